@@ -1,0 +1,75 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each sets up what it needs in .venv.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.facetpu-ready
+
+# The pipeline, a target a step: make align PHOTOS=photos CROPS=crops
+PHOTOS ?= photos
+CROPS ?= crops
+RECORDS ?= records
+CONFIG ?= configs/small-cpu.yaml
+RUN ?= run
+MODEL ?= model
+PEOPLE ?= people
+KNOWN ?= known
+PHOTO ?= photo.jpg
+DEMO ?= demo
+FLAGS ?=
+
+.PHONY: help setup demo test check format align pack train export imprint identify evaluate doctor clean
+
+help:  ## List the targets.
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+$(READY): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -q -e '.[dev]'
+	@touch $@
+
+setup: $(READY)  ## Install facetpu and all it needs into $(VENV).
+
+demo: setup  ## Run the whole chain on rendered people, in minutes.
+	$(BIN)/facetpu demo $(DEMO) $(FLAGS)
+
+test: setup  ## Run the test suite.
+	$(BIN)/python -m pytest $(FLAGS)
+
+check: setup  ## Format, lint, types, tests: what CI runs.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python -m mypy
+	$(BIN)/python -m pytest
+
+format: setup  ## Format the code and mend what the linter can.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+align: setup  ## PHOTOS -> CROPS
+	$(BIN)/facetpu align $(PHOTOS) $(CROPS) $(FLAGS)
+
+pack: setup  ## CROPS -> RECORDS
+	$(BIN)/facetpu pack $(CROPS) $(RECORDS) $(FLAGS)
+
+train: setup  ## CONFIG, RECORDS -> RUN
+	$(BIN)/facetpu train $(CONFIG) $(RECORDS) $(RUN) $(FLAGS)
+
+export: setup  ## RUN -> MODEL; FLAGS=--edgetpu compiles it too
+	$(BIN)/facetpu export $(RUN) $(MODEL) $(FLAGS)
+
+imprint: setup  ## MODEL, PEOPLE -> KNOWN
+	$(BIN)/facetpu imprint $(MODEL) $(PEOPLE) $(KNOWN) $(FLAGS)
+
+identify: setup  ## Who is in PHOTO
+	$(BIN)/facetpu identify $(KNOWN) $(PHOTO) $(FLAGS)
+
+evaluate: setup  ## How well MODEL tells CROPS apart
+	$(BIN)/facetpu evaluate $(MODEL) $(CROPS) $(FLAGS)
+
+doctor: setup  ## What is installed and what is missing
+	$(BIN)/facetpu doctor
+
+clean:  ## Remove what the tools left behind; your own folders stay.
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis build facetpu.egg-info

@@ -1,0 +1,250 @@
+"""What passes between stages on disk: written whole or not at all, and known by its manifest.
+
+A file is written beside its place and renamed into it. A folder is built as ``.NAME.partial``
+beside its place and renamed when it is complete, so that a reader never sees half of one; a killed
+run leaves the partial folder, which the next run with the same settings goes on from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Iterator
+
+from . import __version__
+from .errors import FacetpuError
+
+MANIFEST = "manifest.json"
+_RUN = ".facetpu-run.json"
+_LOCK = ".facetpu-lock"
+
+
+@contextlib.contextmanager
+def new_file(path: Path, overwrite: bool = False, mode: int = 0o644) -> Iterator[Path]:
+    """Yield a temporary sibling of ``path`` to write to; it becomes ``path`` when the block succeeds.
+
+    Raises:
+        FacetpuError: ``path`` exists and ``overwrite`` is false, or its folder is missing.
+    """
+    path = Path(path)
+    check_new(path, overwrite)
+    if path.is_dir():
+        raise FacetpuError(f"{path}: is a folder, and a file is to be written; choose another path")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, mode)
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def write_bytes(path: Path, data: bytes, overwrite: bool = False, mode: int = 0o644) -> None:
+    """Write ``data`` to ``path`` atomically."""
+    with new_file(path, overwrite, mode) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str, overwrite: bool = False, mode: int = 0o644) -> None:
+    """Write ``text`` as UTF-8 with newlines as they are, atomically."""
+    write_bytes(path, text.encode("utf-8"), overwrite, mode)
+
+
+@contextlib.contextmanager
+def new_folder(
+    out: Path, overwrite: bool = False, resume_key: dict[str, Any] | None = None, keep: bool = False
+) -> Iterator[Path]:
+    """Yield the partial folder of ``out``; it becomes ``out`` when the block succeeds.
+
+    Args:
+        out: the folder to make.
+        overwrite: replace ``out``, which must then be a folder that facetpu wrote, or empty.
+        resume_key: what must be equal for the partial folder of a killed run to be taken up again;
+            None starts afresh.
+        keep: keep the partial folder when the block fails, for a later run to go on from.
+
+    Raises:
+        FacetpuError: ``out`` exists, its parent does not, or another run is building it.
+    """
+    out = Path(out)
+    check_new(out, overwrite)
+    partial = out.with_name(f".{out.name}.partial")
+    partial.mkdir(exist_ok=True)
+    with _locked(partial, out):
+        if resume_key is None or _read_json(partial / _RUN) != _plain(resume_key):
+            _empty(partial)
+            (partial / _RUN).write_text(_dump(resume_key), encoding="utf-8")
+        try:
+            yield partial
+        except BaseException:
+            if not keep:
+                shutil.rmtree(partial, ignore_errors=True)
+            raise
+        for name in (_RUN, _LOCK):
+            with contextlib.suppress(FileNotFoundError):
+                (partial / name).unlink()
+        _swap(partial, out)
+
+
+def check_new(out: Path, overwrite: bool = False) -> None:
+    """Refuse a place that cannot be written to, before any work is done.
+
+    Raises:
+        FacetpuError: ``out`` exists and may not be replaced, or the folder it is to stand in is missing.
+    """
+    out = Path(out)
+    if not out.parent.is_dir():
+        raise FacetpuError(f"{out.parent}: no such folder; create it first")
+    if not os.access(str(out.parent), os.W_OK | os.X_OK):
+        raise FacetpuError(f"{out.parent}: may not be written to; choose another place for {out.name}")
+    if not os.path.lexists(str(out)):
+        return
+    if out.is_dir():
+        if not any(out.iterdir()):
+            return
+        if overwrite and not (out / MANIFEST).is_file():
+            raise FacetpuError(f"{out}: holds files that facetpu did not write; choose another folder")
+    if not overwrite:
+        raise FacetpuError(f"{out}: exists; choose another name, or pass --overwrite to replace it")
+
+
+def write_manifest(
+    folder: Path, stage: str, config: dict[str, Any], inputs: dict[str, str], **results: Any
+) -> None:
+    """Write ``folder/manifest.json``: what made this folder, from what, and what came of it.
+
+    It holds no time and no path, so that equal work gives equal bytes.
+    """
+    manifest = {"stage": stage, "version": __version__, "config": config, "inputs": inputs}
+    manifest.update(results)
+    write_text(Path(folder) / MANIFEST, _dump(manifest), overwrite=True)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of ``folder``, or an empty dict where it has none.
+
+    Raises:
+        FacetpuError: the manifest is damaged.
+    """
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        return {}
+    manifest = _read_json(path)
+    if not isinstance(manifest, dict):
+        raise FacetpuError(f"{path}: is damaged; make {folder} again with --overwrite")
+    return manifest
+
+
+def finished(out: Path, stage: str, config: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any] | None:
+    """The manifest of ``out`` if this stage already made it from the same inputs and settings, else None."""
+    if not Path(out).is_dir():
+        return None
+    manifest = read_manifest(out)
+    asked = {"stage": stage, "version": __version__, "config": _plain(config), "inputs": _plain(inputs)}
+    return manifest if all(manifest.get(key) == value for key, value in asked.items()) else None
+
+
+def digest(path: Path, times: bool = False) -> str:
+    """SHA-256 of a file's bytes, or of a folder's listing (names and sizes, hidden files left out).
+
+    Args:
+        path: the file or folder.
+        times: count a folder's modification times too, for files that facetpu did not write.
+    """
+    path = Path(path)
+    sha = hashlib.sha256()
+    if path.is_dir():
+        for file in files_under(path):
+            stat = file.stat()
+            row = [file.relative_to(path).as_posix(), stat.st_size] + ([stat.st_mtime_ns] if times else [])
+            sha.update(json.dumps(row).encode("utf-8") + b"\n")
+    else:
+        with open(str(path), "rb") as stream:
+            for block in iter(lambda: stream.read(1 << 20), b""):
+                sha.update(block)
+    return sha.hexdigest()
+
+
+def files_under(root: Path) -> Iterator[Path]:
+    """Every file below ``root`` in sorted order, hidden files and folders left out."""
+    for folder, folders, files in os.walk(str(root), followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith("."):
+                yield Path(folder) / name
+
+
+def _plain(value: Any) -> Any:
+    """``value`` as JSON gives it back: tuples as lists, paths as text."""
+    return json.loads(_dump(value))
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, default=str) + "\n"
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.name == _LOCK:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(str(entry))
+        else:
+            entry.unlink()
+
+
+def _swap(partial: Path, out: Path) -> None:
+    """Put ``partial`` in the place of ``out``; what stood there is removed only once the new one stands."""
+    old = None
+    if os.path.lexists(str(out)):
+        old = out.with_name(f".{out.name}.{os.getpid()}.old")
+        os.replace(str(out), str(old))
+    os.replace(str(partial), str(out))
+    _sync_folder(out.parent)
+    if old is not None:
+        if old.is_dir() and not old.is_symlink():
+            shutil.rmtree(str(old))
+        else:
+            old.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` survive a power cut, where the system can open a folder."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(str(folder), os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _locked(partial: Path, out: Path) -> Iterator[None]:
+    """Hold the folder's lock, so that two runs never build the same folder at once."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has no flock; a second run there is not noticed.
+        yield
+        return
+    with open(str(partial / _LOCK), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FacetpuError(f"{out}: another run is writing it; wait for it to end") from None
+        yield

@@ -1,0 +1,1 @@
+"""What runs on the board: Python 3.7, NumPy and a TFLite runtime, never TensorFlow."""

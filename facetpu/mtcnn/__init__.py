@@ -1,0 +1,1 @@
+"""The face detector: MTCNN's three networks on a TFLite interpreter."""

@@ -1,0 +1,104 @@
+"""What every command shares: its options, its logging, and how its result and its errors are shown."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any, Callable, TypeVar
+
+import click
+
+from .errors import FacetpuError, missing_module, os_error
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+FOLDER = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path)
+
+
+def common(command: Command) -> Command:
+    """Add ``--json``, ``-v`` and ``-q``, show what the command returns, and turn errors into one line.
+
+    The command returns a NamedTuple: its fields are the JSON document, its ``str`` the text.
+    """
+
+    @functools.wraps(command)
+    def run(as_json: bool, verbose: int, quiet: bool, **arguments: Any) -> None:
+        _configure_logging(verbose, quiet)
+        try:
+            result = command(**arguments)
+        except KeyboardInterrupt:
+            _fail("stopped; run the same command again to go on", as_json, 130)
+        except FacetpuError as error:
+            _fail(str(error), as_json)
+        except ImportError as error:
+            advice = missing_module(error)
+            if advice is None:
+                raise
+            _fail(str(advice), as_json)
+        except BrokenPipeError:
+            sys.stderr.close()
+            sys.exit(1)
+        except OSError as error:
+            _fail(str(os_error(error)), as_json)
+        except MemoryError:
+            _fail("out of memory; use fewer --workers or a smaller batch", as_json)
+        else:
+            if result is not None:
+                click.echo(as_document(result) if as_json else str(result))
+
+    for option in (
+        click.option("-q", "--quiet", is_flag=True, help="Show warnings and errors only."),
+        click.option("-v", "--verbose", count=True, help="Show more; twice shows everything."),
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout."),
+    ):
+        run = option(run)
+    return run  # type: ignore[return-value]
+
+
+def overwrite(command: Command) -> Command:
+    """Add ``--overwrite``."""
+    return click.option("--overwrite", is_flag=True, help="Replace what facetpu wrote there before.")(command)
+
+
+def as_document(result: Any) -> str:
+    """A NamedTuple, nested ones included, as one JSON document."""
+    return json.dumps(_plain(result), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # NumPy scalars and arrays
+        return _plain(value.tolist())
+    if isinstance(value, float) and value != value:
+        return None
+    return value
+
+
+def _fail(message: str, as_json: bool, code: int = 1) -> None:
+    if as_json:
+        click.echo(json.dumps({"error": message}, ensure_ascii=False))
+    click.echo(f"Error: {message}", err=True)
+    sys.exit(code)
+
+
+def _configure_logging(verbose: int, quiet: bool) -> None:
+    level = logging.WARNING if quiet else logging.DEBUG if verbose > 1 else logging.INFO
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        logging.Formatter("%(levelname)s %(name)s: %(message)s" if verbose else "%(message)s")
+    )
+    logger = logging.getLogger("facetpu")
+    logger.handlers[:] = [handler]
+    logger.setLevel(level)
+    logger.propagate = False

@@ -1,0 +1,1 @@
+"""TFLite files, read, cut, joined and built as flatbuffers; no TensorFlow."""

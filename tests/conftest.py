@@ -1,0 +1,19 @@
+"""Fixtures that several tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real photos and models, where FACETPU_TEST_DATA names one."""
+    folder = os.environ.get("FACETPU_TEST_DATA")
+    if not folder:
+        pytest.skip("FACETPU_TEST_DATA is not set: no real photos or models here")
+    root = Path(folder)
+    assert root.is_dir(), f"FACETPU_TEST_DATA={folder} is no folder"
+    return root.resolve()
