@@ -37,15 +37,17 @@ demo: setup  ## Run the whole chain on rendered people, in minutes.
 test: setup  ## Run the test suite.
 	$(BIN)/python -m pytest $(FLAGS)
 
-check: setup  ## Format, lint, types, tests: what CI runs.
+check: setup  ## Format, lint, types, README, tests: what CI runs.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python -m mypy
+	$(BIN)/cog --check README.md
 	$(BIN)/python -m pytest
 
 format: setup  ## Format the code and mend what the linter can.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/cog -r README.md
 
 align: setup  ## PHOTOS -> CROPS
 	$(BIN)/facetpu align $(PHOTOS) $(CROPS) $(FLAGS)
