@@ -298,8 +298,9 @@ def _area_weights(source: int, target: int) -> list[tuple[slice, slice, np.ndarr
 def _growing_weights(source: int, target: int) -> list[tuple[slice, slice, np.ndarray]]:
     """One axis of INTER_AREA's linear interpolation, in the form of ``_area_weights``."""
     out = np.arange(target)
-    left = np.minimum(np.floor(out * (source / target)).astype(int), source - 1)
-    share = (out + 1) - (left + 1) * (target / source)
+    growth = target / source
+    left = np.minimum(np.floor(out * (1 / growth)).astype(int), source - 1)  # rounds as OpenCV does
+    share = (out + 1) - (left + 1) * growth
     share = np.where((share <= 0) | (left == source - 1), 0, share - np.floor(share))
     matrix = np.zeros((target, source), np.float32)
     matrix[out, left] = 1 - share
