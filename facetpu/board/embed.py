@@ -10,11 +10,11 @@ import numpy as np
 from ..errors import FacetpuError
 from ..runtime import refused
 from ..tflite.cut import split_model
-from ..tflite.model import read_model
+from ..tflite.model import op_number, read_model
 from ..tflite.schema import BuiltinOperator
-from .folder import ModelFolder
+from .folder import BASE, MODEL, ModelFolder
 from .gallery import normalised
-from .interpreter import open_model, runnable
+from .interpreter import open_model, read_tflite, runnable
 
 
 class Alignment(NamedTuple):
@@ -95,17 +95,27 @@ def embedding_part(data: bytes, path: Path) -> bytes:
         FacetpuError: it is a classifier without an L2 norm, so there is nowhere to cut it.
     """
     model = read_model(data)
-    operators = [
-        model.operator_codes[operator.opcode_index].builtin_code for operator in model.subgraphs[0].operators
-    ]
-    if not operators or operators[-1] != BuiltinOperator.SOFTMAX:
+    numbers = [op_number(model.operator_codes[op.opcode_index]) for op in model.subgraphs[0].operators]
+    if not numbers or numbers[-1] != BuiltinOperator.SOFTMAX:
         return data
-    if BuiltinOperator.L2_NORMALIZATION not in operators:
+    if BuiltinOperator.L2_NORMALIZATION not in numbers:
         raise FacetpuError(
             f"{path}: is a classifier without an L2 norm before its last layer, so it gives no embeddings; "
             "export an embedder with facetpu export"
         )
     return split_model(data)[0]
+
+
+def base_model(folder: ModelFolder) -> bytes:
+    """The base of ``folder`` as it runs on the CPU: ``base.tflite``, else cut out of ``model.tflite``.
+
+    Raises:
+        FacetpuError: the folder has neither, or the model cannot be cut.
+    """
+    if (folder.root / BASE).is_file():
+        return read_tflite(folder.root / BASE)
+    path = folder.needed(MODEL, "facetpu export")
+    return embedding_part(read_tflite(path), path)
 
 
 def _only(details: list[dict[str, Any]], path: Path, what: str) -> dict[str, Any]:
