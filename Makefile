@@ -24,6 +24,8 @@ help:  ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 $(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "Error: $(PYTHON) is not Python 3.10 to 3.13; name one: make PYTHON=python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/python -m pip install -q -e '.[dev]'
@@ -37,15 +39,17 @@ demo: setup  ## Run the whole chain on rendered people, in minutes.
 test: setup  ## Run the test suite.
 	$(BIN)/python -m pytest $(FLAGS)
 
-check: setup  ## Format, lint, types, tests: what CI runs.
+check: setup  ## Format, lint, types, README, tests: what CI runs.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python -m mypy
+	$(BIN)/cog --check README.md
 	$(BIN)/python -m pytest
 
 format: setup  ## Format the code and mend what the linter can.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/cog -r README.md
 
 align: setup  ## PHOTOS -> CROPS
 	$(BIN)/facetpu align $(PHOTOS) $(CROPS) $(FLAGS)

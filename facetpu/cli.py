@@ -65,8 +65,8 @@ def main() -> None:
 )
 @click.option("--all-faces", is_flag=True, help="Write every face of a photo, not the main one.")
 @click.option("--workers", type=click.IntRange(1), help="Processes; one a core unless given.")
-@overwrite
 @common
+@overwrite
 def align(photos: Path, crops: Path, workers: int | None, overwrite: bool, **settings: Any) -> Any:
     """Find the faces in PHOTOS and write aligned crops to CROPS.
 
@@ -95,8 +95,8 @@ def align(photos: Path, crops: Path, workers: int | None, overwrite: bool, **set
     help="Share of photos kept for validation.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the split and of the order.")
-@overwrite
 @common
+@overwrite
 def pack(crops: Path, records: Path, shards: int, validation: float, seed: int, overwrite: bool) -> Any:
     """Pack the people in CROPS into TFRecords.
 
@@ -112,8 +112,8 @@ def pack(crops: Path, records: Path, shards: int, validation: float, seed: int, 
 @click.argument("records", type=FOLDER)
 @click.argument("run", type=FOLDER)
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in RUN.")
-@overwrite
 @common
+@overwrite
 def train(config: Path, records: Path, run: Path, resume: bool, overwrite: bool) -> Any:
     """Train the network of CONFIG on RECORDS into RUN.
 
@@ -135,8 +135,8 @@ def train(config: Path, records: Path, run: Path, resume: bool, overwrite: bool)
     "--samples", default=200, show_default=True, type=click.IntRange(1), help="Crops to calibrate on."
 )
 @click.option("--compiler", help="The edgetpu_compiler to call; found on PATH unless given.")
-@overwrite
 @common
+@overwrite
 def export(source: Path, out: Path, edgetpu: bool, overwrite: bool, **settings: Any) -> Any:
     """Turn SOURCE, a run or a frozen graph, into all that a board needs in OUT.
 
@@ -150,8 +150,8 @@ def export(source: Path, out: Path, edgetpu: bool, overwrite: bool, **settings: 
 @main.command()
 @click.argument("run", type=FOLDER)
 @click.argument("out", type=FOLDER)
-@overwrite
 @common
+@overwrite
 def freeze(run: Path, out: Path, overwrite: bool) -> Any:
     """Freeze the checkpoint of RUN: constants only, the embedding before its L2 norm.
 
@@ -169,8 +169,8 @@ def freeze(run: Path, out: Path, overwrite: bool) -> Any:
 @click.option(
     "--samples", default=200, show_default=True, type=click.IntRange(1), help="Crops to calibrate on."
 )
-@overwrite
 @common
+@overwrite
 def quantize(frozen: Path, out: Path, calibration: Path, samples: int, overwrite: bool) -> Any:
     """Quantise FROZEN to a full-integer base, and write its head.
 
@@ -185,8 +185,8 @@ def quantize(frozen: Path, out: Path, calibration: Path, samples: int, overwrite
 @click.argument("model", type=FILE)
 @click.argument("out", type=FOLDER)
 @click.option("--tensor", help="Name of the tensor to cut at; the input of the L2 norm unless given.")
-@overwrite
 @common
+@overwrite
 def split(model: Path, out: Path, tensor: str | None, overwrite: bool) -> Any:
     """Split MODEL into base.tflite and head.tflite.
 
@@ -206,8 +206,8 @@ def split(model: Path, out: Path, tensor: str | None, overwrite: bool) -> Any:
 @click.option(
     "--timeout", default=180, show_default=True, type=click.IntRange(1), help="Seconds the compiler may take."
 )
-@overwrite
 @common
+@overwrite
 def compile_(models: tuple[Path, ...], out: Path, compiler: str | None, timeout: int, overwrite: bool) -> Any:
     """Compile MODELS for the Edge TPU, together where there are several.
 
@@ -222,8 +222,8 @@ def compile_(models: tuple[Path, ...], out: Path, compiler: str | None, timeout:
 @click.argument("base", type=FILE)
 @click.argument("head", type=FILE)
 @click.argument("out", type=FILE)
-@overwrite
 @common
+@overwrite
 def join(base: Path, head: Path, out: Path, overwrite: bool) -> Any:
     """Join BASE and HEAD into the one model OUT.
 
@@ -259,8 +259,8 @@ def inspect(model: Path) -> Any:
     help="Share of strangers that the threshold may let through.",
 )
 @click.option("--strangers", type=FOLDER, help="Photos of other faces to calibrate the threshold on.")
-@overwrite
 @common
+@overwrite
 def imprint(model: Path, people: Path, out: Path, overwrite: bool, **settings: Any) -> Any:
     """Teach MODEL the people in PEOPLE, one folder of photos each; write the new model to OUT.
 
@@ -281,8 +281,8 @@ def imprint(model: Path, people: Path, out: Path, overwrite: bool, **settings: A
     help="Cosine from which a face is known; the model's unless given.",
 )
 @click.option("--draw", type=FOLDER, help="Folder for the photos with boxes and names drawn on.")
-@overwrite
 @common
+@overwrite
 def identify(
     model: Path, photos: tuple[Path, ...], camera: int | None, overwrite: bool, **settings: Any
 ) -> Any:
@@ -368,8 +368,8 @@ def rename(model: Path, name: str, new_name: str) -> Any:
     "--pairs", type=FILE, help="Pairs file of the LFW protocol; pairs drawn from CROPS unless given."
 )
 @click.option("--out", type=FOLDER, help="Folder for the figures and the picture of the curves.")
-@overwrite
 @common
+@overwrite
 def evaluate(model: Path, crops: Path, overwrite: bool, **settings: Any) -> Any:
     """Measure how well MODEL, a run, a frozen graph or a .tflite, tells the people in CROPS apart.
 
@@ -398,8 +398,8 @@ def doctor() -> Any:
     "--people", default=240, show_default=True, type=click.IntRange(20), help="People to render and train on."
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the people and of the training.")
-@overwrite
 @common
+@overwrite
 def demo(out: Path, people: int, seed: int, overwrite: bool) -> Any:
     """Run the whole chain on rendered people, none of them real, in OUT.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 # Which extra brings which module; the command line turns a failed import into this advice.
 EXTRA_OF_MODULE = {
     "ai_edge_litert": "board",
@@ -20,12 +22,25 @@ EXTRA_OF_MODULE = {
 }
 
 
+# What to do about what the operating system refuses.
+ADVICE_OF_ERRNO = {
+    errno.ENOSPC: "free some space and run the same command again",
+    errno.EDQUOT: "free some space and run the same command again",
+    errno.EACCES: "choose a path you may write to, or change its permissions",
+    errno.EPERM: "choose a path you may write to, or change its permissions",
+    errno.EROFS: "choose a path on a disk that can be written",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
 class FacetpuError(Exception):
     """A condition the user can mend; the message is one line and names the next action."""
 
 
 def missing_module(error: ImportError) -> FacetpuError | None:
-    """The advice for an import that failed for want of an extra; None for any other import error."""
+    """The advice for an import that failed for want of something to install; None for any other."""
+    if "libGL.so.1" in str(error):
+        return FacetpuError("OpenCV needs libGL.so.1: run apt-get install libgl1")
     module = (error.name or "").split(".")[0]
     extra = EXTRA_OF_MODULE.get(module)
     if extra is None:
@@ -36,15 +51,6 @@ def missing_module(error: ImportError) -> FacetpuError | None:
 def os_error(error: OSError) -> FacetpuError:
     """One line for what the operating system refused: a full disk, a path not writable, a name too long."""
     where = f"{error.filename}: " if error.filename else ""
-    advice = {
-        "ENOSPC": "free some space and run the same command again",
-        "EACCES": "choose a path you may write to, or change its permissions",
-        "EPERM": "choose a path you may write to, or change its permissions",
-        "EROFS": "choose a path on a disk that can be written",
-        "ENAMETOOLONG": "choose a shorter name",
-    }
-    import errno
-
-    name = errno.errorcode.get(error.errno or 0, "")
     reason = (error.strerror or str(error)).lower()
-    return FacetpuError(where + reason + (f"; {advice[name]}" if name in advice else ""))
+    advice = ADVICE_OF_ERRNO.get(error.errno or 0)
+    return FacetpuError(where + reason + (f"; {advice}" if advice else ""))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
+import math
 import sys
 from pathlib import Path
-from typing import Any, Callable, TypeVar
+from typing import Any, Callable, Iterator, NoReturn, TypeVar
 
 import click
 
@@ -20,43 +22,52 @@ FILE = click.Path(path_type=Path)
 
 
 def common(command: Command) -> Command:
-    """Add ``--json``, ``-v`` and ``-q``, show what the command returns, and turn errors into one line.
+    """Add the options that all commands take, show what the command returns, and its errors as one line.
 
-    The command returns a NamedTuple: its fields are the JSON document, its ``str`` the text.
+    The command returns a NamedTuple: its fields are the JSON document, its ``str`` the text. Where it
+    has a ``problem``, what was done is shown, then the problem as an error.
     """
 
     @functools.wraps(command)
     def run(as_json: bool, verbose: int, quiet: bool, **arguments: Any) -> None:
         _configure_logging(verbose, quiet)
-        try:
+        with _errors_as_one_line(as_json):
             result = command(**arguments)
-        except KeyboardInterrupt:
-            _fail("stopped; run the same command again to go on", as_json, 130)
-        except FacetpuError as error:
-            _fail(str(error), as_json)
-        except ImportError as error:
-            advice = missing_module(error)
-            if advice is None:
-                raise
-            _fail(str(advice), as_json)
-        except BrokenPipeError:
-            sys.stderr.close()
-            sys.exit(1)
-        except OSError as error:
-            _fail(str(os_error(error)), as_json)
-        except MemoryError:
-            _fail("out of memory; use fewer --workers or a smaller batch", as_json)
-        else:
             if result is not None:
                 click.echo(as_document(result) if as_json else str(result))
+            problem = getattr(result, "problem", None)
+            if problem:
+                _fail(problem)
 
-    for option in (
-        click.option("-q", "--quiet", is_flag=True, help="Show warnings and errors only."),
-        click.option("-v", "--verbose", count=True, help="Show more; twice shows everything."),
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout."),
-    ):
-        run = option(run)
+    run = click.option("-q", "--quiet", is_flag=True, help="Show warnings and errors only.")(run)
+    run = click.option("-v", "--verbose", count=True, help="Show more; twice shows everything.")(run)
+    run = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(run)
+    if not any(option.name == "overwrite" for option in getattr(command, "__click_params__", [])):
+        # Every command takes it, so that scripts may pass it to all; here there is nothing to replace.
+        run = click.option("--overwrite", is_flag=True, hidden=True, expose_value=False)(run)
     return run  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def _errors_as_one_line(as_json: bool) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        _fail("stopped; run the same command again to go on", as_json, 130)
+    except FacetpuError as error:
+        _fail(str(error), as_json)
+    except ImportError as error:
+        advice = missing_module(error)
+        if advice is None:
+            raise
+        _fail(str(advice), as_json)
+    except BrokenPipeError:  # whoever read stdout has had enough
+        sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:
+        _fail(str(os_error(error)), as_json)
+    except MemoryError:
+        _fail("out of memory; use fewer --workers or a smaller batch", as_json)
 
 
 def overwrite(command: Command) -> Command:
@@ -80,12 +91,13 @@ def _plain(value: Any) -> Any:
         return str(value)
     if hasattr(value, "tolist"):  # NumPy scalars and arrays
         return _plain(value.tolist())
-    if isinstance(value, float) and value != value:
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 
 
-def _fail(message: str, as_json: bool, code: int = 1) -> None:
+def _fail(message: str, as_json: bool = False, code: int = 1) -> NoReturn:
+    message = " ".join(message.split("\n"))
     if as_json:
         click.echo(json.dumps({"error": message}, ensure_ascii=False))
     click.echo(f"Error: {message}", err=True)
