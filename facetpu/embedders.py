@@ -15,7 +15,8 @@ import numpy as np
 from .artefacts import digest, files_under, read_manifest
 from .errors import FacetpuError
 
-CHECKPOINTS, FROZEN, LABELS, CONFIG = "checkpoints", "frozen.pb", "labels.txt", "config.yaml"
+CHECKPOINTS, FROZEN = "checkpoints", "frozen.pb"
+BATCH = 64  # crops a TensorFlow graph is given at once
 
 
 class Source(NamedTuple):
@@ -105,49 +106,46 @@ def _open_tflite(path: Path) -> Embedder:
 
 
 def _open_run(run: Path) -> Embedder:
-    """The newest checkpoint of ``run``, its batch norm with the moving averages."""
+    """The newest checkpoint of ``run``, as it would be frozen."""
     from .config import read_config
     from .labels import read_labels
-    from .nets.checkpoint import by_name, check_checkpoint, latest_checkpoint, make_saver
-    from .nets.classifier import classify
-    from .nets.tensorflow import tf, v1
+    from .nets.checkpoint import latest_checkpoint
+    from .nets.graph import freeze_checkpoint
 
-    network = read_config(run / CONFIG).network
     checkpoint = latest_checkpoint(run / CHECKPOINTS)
     if checkpoint is None:
-        raise FacetpuError(f"{run}: has no whole checkpoint; train it with facetpu train --resume")
-    with tf.Graph().as_default():
-        pixels = v1.placeholder(tf.float32, [None, network.image_size, network.image_size, 3])
-        output = classify(pixels, network, len(read_labels(run / LABELS)), is_training=False)
-        variables = by_name(v1.global_variables())
-        check_checkpoint(checkpoint, variables)
-        session = v1.Session()
-        make_saver(variables, keep=1).restore(session, checkpoint)
-    return Embedder(network.image_size, _in_session(session, pixels, output.embedding))
+        raise FacetpuError(f"{run / CHECKPOINTS}: holds no checkpoint yet; let the training reach one")
+    people = len(read_labels(run / "labels.txt"))
+    frozen = freeze_checkpoint(checkpoint, read_config(run / "config.yaml"), people)
+    return _embedder(frozen.graph, frozen.image_size)
 
 
 def _open_frozen(path: Path) -> Embedder:
-    """A frozen graph from ``input``, raw pixels, to ``embedding``; in batches where its shapes allow it."""
+    """A graph that ``freeze`` wrote, or one of another maker up to its embedding's L2 norm."""
+    from .nets.graph import EMBEDDING, INPUT, cut, read_graph
+
+    graph = read_graph(path)
+    pixels = {node.name: node for node in graph.node}.get(INPUT)
+    if pixels is None or not any(node.name == EMBEDDING for node in graph.node):
+        frozen = cut(graph, str(path))
+        return _embedder(frozen.graph, frozen.image_size)
+    return _embedder(graph, int(pixels.attr["shape"].shape.dim[1].size))
+
+
+def _embedder(graph_def: Any, size: int) -> Embedder:
+    """A session of a graph from ``input`` to ``embedding``, in batches where its shapes allow it."""
+    from .nets.graph import EMBEDDING, INPUT
     from .nets.tensorflow import tf, v1
 
-    graph_def = v1.GraphDef()
-    try:
-        graph_def.ParseFromString(path.read_bytes())
-    except Exception as error:  # google.protobuf has its DecodeError where TensorFlow says so only
-        raise FacetpuError(f"{path}: is no frozen graph ({error}); freeze the run again") from None
-    names = {node.name: node for node in graph_def.node}
-    if not {"input", "embedding"} <= set(names):
-        raise FacetpuError(f"{path}: has no 'input' and 'embedding'; freeze a run with facetpu freeze")
-    size = int(names["input"].attr["shape"].shape.dim[1].size)
-    with tf.Graph().as_default():
+    with tf.Graph().as_default() as graph:
         pixels = v1.placeholder(tf.float32, [None, size, size, 3])
-        (embedding,) = tf.import_graph_def(graph_def, {"input:0": pixels}, ["embedding:0"], name="")
-        session = v1.Session()
-    return Embedder(size, _in_session(session, pixels, embedding))
+        (embedding,) = tf.import_graph_def(graph_def, {INPUT: pixels}, [f"{EMBEDDING}:0"], name="")
+    session = v1.Session(graph=graph)
+    batch = BATCH if embedding.shape[0] is None else 1
 
-
-def _in_session(session: Any, pixels: Any, embedding: Any) -> Callable[[np.ndarray], np.ndarray]:
     def embed(crops: np.ndarray) -> np.ndarray:
-        return session.run(embedding, {pixels: crops}).reshape(len(crops), -1)
+        parts = [crops[start : start + batch] for start in range(0, len(crops), batch)]
+        rows = [session.run(embedding, {pixels: part}) for part in parts]
+        return np.concatenate(rows).reshape(len(crops), -1)
 
-    return embed
+    return Embedder(size, embed)

@@ -242,10 +242,10 @@ def test_a_frozen_graph_gives_its_embedding_in_batches(crops, pairs_file, tmp_pa
         assert result.folds == pytest.approx(expected.folds)
 
     (frozen / "frozen.pb").write_bytes(b"no graph")
-    with pytest.raises(FacetpuError, match="is no frozen graph"):
+    with pytest.raises(FacetpuError, match="is no TensorFlow graph"):
         evaluate(frozen, crops, pairs_file)
     with tf.Graph().as_default() as graph:
         v1.placeholder(tf.float32, [1, SIDE, SIDE, 3], name="input")
     (frozen / "frozen.pb").write_bytes(graph.as_graph_def().SerializeToString())
-    with pytest.raises(FacetpuError, match="has no 'input' and 'embedding'"):
+    with pytest.raises(FacetpuError, match="has 0 L2 norms of an embedding"):
         evaluate(frozen, crops, pairs_file)
