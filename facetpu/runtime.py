@@ -83,7 +83,9 @@ def refused(where: str, error: Exception) -> FacetpuError:
         return FacetpuError(f"{by} is older than the model; install a newer one ({reason})")
     # What libedgetpu says of a package that was compiled for a later runtime.
     if "requires runtime version" in reason:
-        return FacetpuError(f"{where}: the Edge TPU runtime is older than the model; update libedgetpu ({reason})")
+        return FacetpuError(
+            f"{where}: the Edge TPU runtime is older than the model; update libedgetpu ({reason})"
+        )
     return FacetpuError(f"{by} refuses it: {reason}")
 
 

@@ -47,6 +47,6 @@ def _fitted(text: str, font: Any) -> tuple[str, int, int]:
     """``text`` as ``font`` can draw it, and the width and height that takes."""
     if isinstance(font, ImageFont.FreeTypeFont):
         _, _, width, height = font.getbbox(text)
-        return text, width, height
+        return text, int(width), int(height)
     text = text.encode("latin-1", "replace").decode("latin-1")
     return (text, *font.getmask(text).size)

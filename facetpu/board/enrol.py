@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..artefacts import check_new, digest, finished, new_folder, write_manifest
-from ..errors import FacetpuError
 from ..image import UnreadableImage
 from ..labels import check_distinct
 from ..people import photos_under
@@ -88,7 +87,9 @@ def imprint(
     manifest = finished(out, STAGE, config, inputs)
     if manifest is not None:
         log.info("%s: was made from the same model and photos already", out)
-        return _report(out, read_known(ModelFolder(Path(out), None)), Intake([], {}), manifest["threshold_source"])
+        return _report(
+            out, read_known(ModelFolder(Path(out), None)), Intake([], {}), manifest["threshold_source"]
+        )
     check_new(out, overwrite)
 
     reader = FaceReader(model)
@@ -169,7 +170,9 @@ def _report(out: Path, gallery: Gallery, intake: Intake, source: str) -> Imprint
                 remarks.append(Remark(portrait.photo, f"shows {faces} faces; the main one is taken"))
             if cosine < gallery.threshold:
                 remarks.append(
-                    Remark(portrait.photo, f"is unlike the others of {name} (cosine {cosine:.2f}); is it them?")
+                    Remark(
+                        portrait.photo, f"is unlike the others of {name} (cosine {cosine:.2f}); is it them?"
+                    )
                 )
         photos = int((gallery.person == class_id).sum())
         if photos == 1:

@@ -104,7 +104,9 @@ class Gallery(NamedTuple):
 def empty_gallery(dim: int, base: str, alignment: dict[str, object]) -> Gallery:
     """A gallery of nobody, whose threshold no face reaches."""
     none = np.zeros((0, dim), np.float32)
-    return Gallery([], np.zeros(0, np.int32), none, none, [], base, alignment, threshold=2.0, false_accepts=0.0)
+    return Gallery(
+        [], np.zeros(0, np.int32), none, none, [], base, alignment, threshold=2.0, false_accepts=0.0
+    )
 
 
 def normalised(vectors: np.ndarray) -> np.ndarray:

@@ -47,7 +47,9 @@ def photos_of_people(root: Path) -> dict[str, list[Path]]:
     with_photos = {photos[0].relative_to(root).parts[0] for photos in people.values()}
     for entry in sorted(Path(root).iterdir()):
         if entry.is_dir() and not entry.name.startswith(".") and entry.name not in with_photos:
-            raise FacetpuError(f"{entry}: holds no photo; put photos of {entry.name} there or remove the folder")
+            raise FacetpuError(
+                f"{entry}: holds no photo; put photos of {entry.name} there or remove the folder"
+            )
     return people
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from ..artefacts import MANIFEST, check_new, new_folder, read_manifest, write_manifest
+from ..artefacts import new_folder, read_manifest, write_manifest
 from ..errors import FacetpuError
 from ..labels import check_distinct, check_name
 from .folder import COHORT, ModelFolder
@@ -62,7 +62,9 @@ def remove_person(model: Path, name: str) -> PeopleResult:
     gallery = read_known(folder)
     _check_known(folder, gallery, name)
     if len(gallery.people) == 1:
-        raise FacetpuError(f"{folder.root}: knows nobody but {name}, and a model needs somebody; delete the folder")
+        raise FacetpuError(
+            f"{folder.root}: knows nobody but {name}, and a model needs somebody; delete the folder"
+        )
     return _rewrite(folder, gallery.without(name))
 
 
