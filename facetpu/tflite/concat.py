@@ -46,8 +46,6 @@ def join_models(
     """
     model, other = read_model(base, base_name), read_model(head, head_name)
     graph, added = only_graph(model, base_name), only_graph(other, head_name)
-    for data, name in ((base, base_name), (head, head_name)):
-        warn_of_packed_files(data, name)
     if not len(added.inputs):
         raise FacetpuError(f"{head_name}: has no input, so nothing would connect it; give another head")
     place = _connect(graph, added, base_name, head_name)
@@ -69,17 +67,19 @@ def join_models(
     if _lists_classes(other.description):
         model.description = other.description
     drop_unused(model)
+    for data, name in ((base, base_name), (head, head_name)):
+        warn_of_packed_files(data, name)
     return write_model(model, "the joined model")
 
 
 def _connect(graph: Record, added: Record, base: str, head: str) -> dict[int, int]:
     """Where in the base each input of the head is."""
-    place = {}
-    made = {int(index) for op in graph.operators for index in op.outputs} | set(graph.inputs.tolist())
+    place: dict[int, int] = {}
+    made = sorted({int(index) for op in graph.operators for index in op.outputs})
     for index in added.inputs:
         wanted = added.tensors[index]
-        found = [i for i in graph.outputs if graph.tensors[i].name == wanted.name]
-        found = found or [i for i in sorted(made) if graph.tensors[i].name == wanted.name]
+        candidates = [i for i in made if graph.tensors[i].name == wanted.name]
+        found = [i for i in candidates if i in graph.outputs] or candidates
         if not wanted.name or not found:
             names = ", ".join(repr(graph.tensors[i].name) for i in graph.outputs)
             raise FacetpuError(
@@ -91,7 +91,7 @@ def _connect(graph: Record, added: Record, base: str, head: str) -> dict[int, in
                 f"{base}: has {len(found)} tensors named {wanted.name!r}; give each its own name"
             )
         _check_alike(graph.tensors[found[0]], wanted, base, head)
-        place[int(index)] = int(found[0])
+        place[int(index)] = found[0]
     return place
 
 

@@ -40,7 +40,6 @@ def split_model(model: bytes, tensor: str | None = None, where: str = "the model
             cross from base to head.
     """
     whole = read_model(model, where)
-    warn_of_packed_files(model, where)
     graph = only_graph(whole, where)
     cut = _cut(whole, graph, tensor, where)
     first, second = _sides(whole, graph, cut, where)
@@ -49,6 +48,7 @@ def split_model(model: bytes, tensor: str | None = None, where: str = "the model
     head.metadata = [entry for entry in head.metadata if entry.name == MIN_RUNTIME]
     head.metadata_buffer = None
     _rename_duplicates(base, head)
+    warn_of_packed_files(model, where)
     for part in (base, head):
         drop_unused(part)
     return write_model(base, "the base"), write_model(head, "the head")
@@ -71,14 +71,14 @@ def _cut(model: Record, graph: Record, name: str | None, where: str) -> int:
         norms = [op for op in graph.operators if op_name(model, op) == "L2_NORMALIZATION"]
         if len(norms) != 1:
             raise FacetpuError(
-                f"{where}: has {len(norms) or 'no'} L2 norm{'s' * (len(norms) != 1)} to cut before; "
+                f"{where}: has {len(norms) or 'no'} L2 norm{'s' * (len(norms) > 1)} to cut before; "
                 "name the tensor to cut at with --tensor"
             )
         return int(norms[0].inputs[0])
     found = [index for index, tensor in enumerate(graph.tensors) if tensor.name == name]
     if len(found) != 1:
         raise FacetpuError(
-            f"{where}: has {len(found) or 'no'} tensor{'s' * (len(found) != 1)} named {name!r}; "
+            f"{where}: has {len(found) or 'no'} tensor{'s' * (len(found) > 1)} named {name!r}; "
             "see facetpu inspect for their names"
         )
     return found[0]

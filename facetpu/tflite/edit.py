@@ -74,7 +74,7 @@ def moved(operator: Record, place: Mapping[int, int]) -> Record:
 def drop_unused(model: Record) -> None:
     """Drop the op codes and buffers that nothing refers to, save buffer 0, which every file has empty."""
     graph = model.subgraphs[0]
-    codes = sorted({op.opcode_index for op in graph.operators})
+    codes = list(dict.fromkeys(op.opcode_index for op in graph.operators))
     for op in graph.operators:
         op.opcode_index = codes.index(op.opcode_index)
     model.operator_codes = [model.operator_codes[index] for index in codes]
