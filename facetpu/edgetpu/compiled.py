@@ -19,7 +19,7 @@ from .executable import DATA_TYPES, EXECUTABLE_TYPES, IDENTIFIER, SCHEMA
 from .graph import Op, ops_of
 
 CUSTOM_OP = "edgetpu-custom-op"
-_PACKAGE_KEY = "4"
+_PACKAGE, _EARLY_CACHING = "4", "3"  # keys of the options
 
 
 class Layer(NamedTuple):
@@ -59,7 +59,7 @@ class Executable(NamedTuple):
 
 
 class Package(NamedTuple):
-    """What one ``edgetpu-custom-op`` runs."""
+    """What one ``edgetpu-custom-op`` runs; ``min_runtime_version`` is 0 where it does not say."""
 
     min_runtime_version: int
     compiler_version: str
@@ -108,7 +108,10 @@ def ops_left(original: Any, compiled: Any) -> list[bool]:
 
 def _package(op: Op, where: str) -> Package:
     inside = f"{where}: op {op.index} {CUSTOM_OP}"
-    package = decode(SCHEMA, "Package", _package_bytes(op, inside), inside, IDENTIFIER)
+    texts = _texts(op, inside)
+    if _EARLY_CACHING in texts:
+        return _early_package(texts, inside)
+    package = decode(SCHEMA, "Package", texts[_PACKAGE], inside, IDENTIFIER)
     if package.serialized_multi_executable is None:
         raise FacetpuError(f"{inside}: its package holds no program; compile the model again")
     programs = decode(SCHEMA, "MultiExecutable", package.serialized_multi_executable, inside)
@@ -122,14 +125,29 @@ def _package(op: Op, where: str) -> Package:
     )
 
 
-def _package_bytes(op: Op, inside: str) -> bytes:
-    options = op.custom_options
+def _early_package(texts: dict[str, bytes], inside: str) -> Package:
+    """What a compiler of 2019 wrote: two programs beside each other, whose layers had another form."""
+    programs = []
+    for key, kind in ((_PACKAGE, "EXECUTION_ONLY"), (_EARLY_CACHING, "PARAMETER_CACHING")):
+        record = decode(SCHEMA, "Executable", texts[key], inside)
+        record.input_layers = record.output_layers = None
+        programs.append(_executable(record)._replace(type=kind))
+    return Package(0, "", programs)
+
+
+def _texts(op: Op, inside: str) -> dict[str, bytes]:
+    """The strings in a custom op's options, by key; there is always a package."""
     try:
-        return bytes(flexbuffers.GetRoot(options).AsMap[_PACKAGE_KEY].AsStringBytes)
+        options = flexbuffers.GetRoot(op.custom_options).AsMap
+        entries = {key.AsKey: options[key.AsKey] for key in options.Keys}
+        texts = {key: bytes(entry.AsStringBytes) for key, entry in entries.items() if entry.IsString}
     except (IndexError, KeyError, TypeError, ValueError, struct.error):
+        texts = {}
+    if _PACKAGE not in texts:
         raise FacetpuError(
             f"{inside}: its options hold no package: it is damaged or cut short; compile the model again"
-        ) from None
+        )
+    return texts
 
 
 def _executable(record: Any) -> Executable:
