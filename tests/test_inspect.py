@@ -174,7 +174,8 @@ def test_a_damaged_package_is_an_error(tmp_path: Path, options: bytes, expected:
 @settings(deadline=None)  # the machine may be busy
 @given(st.integers(0, 10**6), st.integers(0, 255), st.booleans())
 def test_a_package_with_any_byte_changed_or_cut_short_never_crashes(at: int, byte: int, cut: bool) -> None:
-    options = bytearray(package([program(2, 40, 3), program(1, 60, 3)]))
+    layer = SCHEMA.new("Layer", name="x", shape=SCHEMA.new("TensorShape"))
+    options = bytearray(package([program(2, 40, 3, output_layers=[layer]), program(1, 60, 3)]))
     at %= len(options)
     if cut:
         del options[at:]

@@ -385,8 +385,21 @@ def test_paddings_of_int64_a_batch_of_any_size_and_control_flow_refuse_the_whole
 def test_an_op_without_its_inputs_is_refused() -> None:
     net = Network()
     out = net.step("FULLY_CONNECTED", [net.image([1, 4])], [1, 4])
-    with pytest.raises(FacetpuError, match="op 0 FULLY_CONNECTED has no input 1: the model is damaged"):
+    with pytest.raises(
+        FacetpuError, match=r"^the model: op 0 FULLY_CONNECTED has no input 1: the model is damaged"
+    ):
         check(net.model(out))
+
+
+def test_ops_out_of_order_are_named() -> None:
+    net = Network()
+    image, later = net.image([1, 8]), net.flow("later", [1, 8])
+    out = net.step("RELU", [later], [1, 8])
+    net.op("RELU", [image], [later])
+    assert [report.reason for report in check(net.model(out))] == [
+        "reads what a later op makes: the model is damaged; get it again",
+        "",
+    ]
 
 
 @pytest.mark.data

@@ -89,7 +89,7 @@ def read_packages(model: Any, where: str) -> list[Package]:
     Raises:
         FacetpuError: a package is missing or damaged.
     """
-    return [_package(op, where) for op in ops_of(model) if op.name == CUSTOM_OP]
+    return [_package(op) for op in ops_of(model, where) if op.name == CUSTOM_OP]
 
 
 def ops_left(original: Any, compiled: Any) -> list[bool]:
@@ -106,9 +106,8 @@ def ops_left(original: Any, compiled: Any) -> list[bool]:
     return found
 
 
-def _package(op: Op, where: str) -> Package:
-    inside = f"{where}: op {op.index} {CUSTOM_OP}"
-    texts = _texts(op, inside)
+def _package(op: Op) -> Package:
+    inside, texts = str(op), _texts(op)
     if _EARLY_CACHING in texts:
         return _early_package(texts, inside)
     package = decode(SCHEMA, "Package", texts[_PACKAGE], inside, IDENTIFIER)
@@ -135,7 +134,7 @@ def _early_package(texts: dict[str, bytes], inside: str) -> Package:
     return Package(0, "", programs)
 
 
-def _texts(op: Op, inside: str) -> dict[str, bytes]:
+def _texts(op: Op) -> dict[str, bytes]:
     """The strings in a custom op's options, by key; there is always a package."""
     try:
         options = flexbuffers.GetRoot(op.custom_options).AsMap
@@ -145,7 +144,7 @@ def _texts(op: Op, inside: str) -> dict[str, bytes]:
         texts = {}
     if _PACKAGE not in texts:
         raise FacetpuError(
-            f"{inside}: its options hold no package: it is damaged or cut short; compile the model again"
+            f"{op}: its options hold no package: it is damaged or cut short; compile the model again"
         )
     return texts
 
@@ -166,7 +165,8 @@ def _executable(record: Any) -> Executable:
 
 
 def _layer(record: Any) -> Layer:
-    numerics, shape = record.numerics, record.shape
+    numerics = record.numerics
+    ranges = record.shape.dimension if record.shape else None
     return Layer(
         name=record.name or "",
         size_bytes=record.size_bytes,
@@ -176,7 +176,7 @@ def _layer(record: Any) -> Layer:
         zero_point=numerics.zero_point if numerics else 0,
         executions=record.execution_count_per_inference,
         cached_on_dram=record.cache_on_dram,
-        shape=tuple(int(end - start + 1) for start, end in shape.dimension) if shape else None,
+        shape=None if ranges is None else tuple(int(last - first + 1) for first, last in ranges),
     )
 
 

@@ -108,10 +108,10 @@ def inspect(model: Path) -> Inspection:
         raise FacetpuError(f"{path}: is a folder; name one model{' in it: ' + names if names else ''}")
     record = read_model(path)
     packages = read_packages(record, str(path))
-    reports = _compiled_ops(record) if packages else check(record)
+    reports = _compiled_ops(record) if packages else check(record, str(path))
     on_tpu = sum(report.target == "TPU" for report in reports)
     graph = record.subgraphs[0]
-    problem = imprinting_problem(record)
+    problem = imprinting_problem(record, str(path))
     return Inspection(
         model=path,
         size_bytes=path.stat().st_size,

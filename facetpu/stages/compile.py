@@ -111,7 +111,7 @@ def _check_model(record: Any, model: Path) -> list[OpReport]:
     if is_compiled(record):
         raise FacetpuError(f"{model}: is compiled already; give the model it was compiled from")
     require_readable(record, str(model))
-    ops = check(record)
+    ops = check(record, str(model))
     on_cpu = [op for op in ops if op.target == "CPU"]
     if len(on_cpu) == len(ops):
         first = f"op {ops[0].index} {ops[0].op}: {ops[0].reason}" if ops else "it has no op"
