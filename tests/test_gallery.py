@@ -226,7 +226,9 @@ def test_genuine_scores_leave_each_photo_out_of_its_own_person() -> None:
 def test_a_cohort_is_read_as_it_was_written_and_a_damaged_one_named(tmp_path: Path) -> None:
     cohort = Cohort(unit_rows(5, 16), np.arange(5, dtype=np.int32))
     write_cohort(tmp_path / "cohort.npz", cohort)
-    assert all(np.array_equal(a, b) for a, b in zip(read_cohort(tmp_path / "cohort.npz"), cohort))
+    assert all(np.array_equal(a, b) for a, b in zip(read_cohort(tmp_path / "cohort.npz", 16), cohort))
+    with pytest.raises(FacetpuError, match="another model"):
+        read_cohort(tmp_path / "cohort.npz", 32)
     (tmp_path / "cohort.npz").write_bytes(b"PK")
     with pytest.raises(FacetpuError, match=r"cohort\.npz: is damaged"):
-        read_cohort(tmp_path / "cohort.npz")
+        read_cohort(tmp_path / "cohort.npz", 16)

@@ -146,7 +146,7 @@ def _cohort(folder: ModelFolder, others: list[Path] | None, reader: FaceReader) 
     """The faces to set the threshold by: those in the photos ``others``, else the model's own."""
     if others is None:
         path = folder.root / COHORT
-        return read_cohort(path) if path.is_file() else None
+        return read_cohort(path, reader.embedder.dim) if path.is_file() else None
     faces = []
     for photo in progress(others, "strangers"):
         try:

@@ -94,7 +94,7 @@ def _rewrite(folder: ModelFolder, gallery: Gallery) -> PeopleResult:
     root = folder.root.resolve()
     pairs_threshold = folder.manifest().get("threshold")
     if (root / COHORT).is_file():
-        cohort = read_cohort(root / COHORT)
+        cohort = read_cohort(root / COHORT, gallery.embeddings.shape[1])
         found = gallery_threshold(gallery, cohort, gallery.false_accepts, pairs_threshold)
         gallery = gallery._replace(threshold=found.cosine)
     with new_folder(root, overwrite=True) as partial:
