@@ -101,6 +101,14 @@ class Gallery(NamedTuple):
         return self._replace(people=[new_name if other == name else other for other in self.people])
 
 
+def empty_gallery(dim: int, base: str, alignment: dict[str, object]) -> Gallery:
+    """A gallery of nobody, whose threshold no face reaches."""
+    none = np.zeros((0, dim), np.float32)
+    return Gallery(
+        [], np.zeros(0, np.int32), none, none, [], base, alignment, threshold=2.0, false_accepts=0.0
+    )
+
+
 def normalised(vectors: np.ndarray) -> np.ndarray:
     """``vectors`` [..., D] scaled to length 1 in float32; a zero vector stays zero."""
     vectors = np.asarray(vectors, np.float32)

@@ -60,6 +60,12 @@ def read_cohort(path: Path) -> Cohort:
     return cohort
 
 
+def write_cohort(path: Path, cohort: Cohort) -> None:
+    """Write ``cohort`` to the new file ``path``."""
+    with open(str(path), "xb") as file:
+        np.savez(file, embeddings=cohort.embeddings, people=cohort.people)
+
+
 def gallery_threshold(
     gallery: Gallery, cohort: Cohort | None, false_accepts: float, pairs_threshold: float | None
 ) -> Threshold:
