@@ -35,6 +35,13 @@ class FreezeResult(NamedTuple):
         )
 
 
+class Checkpoint(NamedTuple):
+    """A checkpoint of a run, and what a graph frozen from it depends on."""
+
+    prefix: str
+    inputs: dict[str, str]
+
+
 def freeze(run: Path, out: Path, overwrite: bool = False) -> FreezeResult:
     """Freeze the newest checkpoint of ``run``.
 
@@ -49,27 +56,15 @@ def freeze(run: Path, out: Path, overwrite: bool = False) -> FreezeResult:
         FacetpuError: ``run`` is no run, has no checkpoint, or its checkpoint is of another network.
     """
     run, out = Path(run), Path(out)
-    check_folder(run)
-    trained = read_manifest(run)
-    if trained.get("stage") != "train":
-        raise FacetpuError(f"{run}: is no run of facetpu train; give the folder that train wrote")
-    prefix = latest_checkpoint(run / "checkpoints")
-    if prefix is None:
-        raise FacetpuError(f"{run / 'checkpoints'}: holds no checkpoint yet; let the training reach one")
-    inputs = {
-        "checkpoint": digest(Path(f"{prefix}.index")),
-        "config": digest(run / "config.yaml"),
-        "labels": digest(run / "labels.txt"),
-    }
-    step = int(prefix.rpartition("-")[2])
-    done = finished(out, "freeze", {"step": step}, inputs)
+    checkpoint = find_checkpoint(run)
+    done = finished(out, "freeze", {}, checkpoint.inputs)
     if done:
         log.info("%s: is up to date", out)
         return _result(out, done)
     check_new(out, overwrite)
 
     config, labels = read_config(run / "config.yaml"), read_labels(run / "labels.txt")
-    frozen = freeze_checkpoint(prefix, config, len(labels))
+    frozen = freeze_checkpoint(checkpoint.prefix, config, len(labels))
     with new_folder(out, overwrite) as folder:
         (folder / "frozen.pb").write_bytes(frozen.graph.SerializeToString(deterministic=True))
         np.savez(folder / "head.npz", kernel=frozen.kernel, scale=np.float32(frozen.scale))
@@ -77,9 +72,10 @@ def freeze(run: Path, out: Path, overwrite: bool = False) -> FreezeResult:
         write_manifest(
             folder,
             "freeze",
-            {"step": step},
-            inputs,
-            alignment=trained["alignment"],
+            {},
+            checkpoint.inputs,
+            alignment=read_manifest(run)["alignment"],
+            step=int(checkpoint.prefix.rpartition("-")[2]),
             image_size=frozen.image_size,
             embedding_dim=frozen.embedding_dim,
             people=len(labels),
@@ -87,10 +83,27 @@ def freeze(run: Path, out: Path, overwrite: bool = False) -> FreezeResult:
     return _result(out, read_manifest(out))
 
 
+def find_checkpoint(run: Path) -> Checkpoint:
+    """The newest checkpoint of ``run``.
+
+    Raises:
+        FacetpuError: ``run`` is no run, or has no checkpoint.
+    """
+    check_folder(run)
+    if read_manifest(run).get("stage") != "train":
+        raise FacetpuError(f"{run}: is no run of facetpu train; give the folder that train wrote")
+    prefix = latest_checkpoint(run / "checkpoints")
+    if prefix is None:
+        raise FacetpuError(f"{run / 'checkpoints'}: holds no checkpoint yet; let the training reach one")
+    files = {"checkpoint": Path(f"{prefix}.index")}
+    files.update({name: run / name for name in ("config.yaml", "labels.txt")})
+    return Checkpoint(prefix, {name: digest(path) for name, path in files.items()})
+
+
 def _result(out: Path, manifest: dict[str, Any]) -> FreezeResult:
     return FreezeResult(
         out,
-        manifest["config"]["step"],
+        manifest["step"],
         manifest["image_size"],
         manifest["embedding_dim"],
         manifest["people"],
