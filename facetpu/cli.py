@@ -267,7 +267,7 @@ def imprint(model: Path, people: Path, out: Path, overwrite: bool, **settings: A
 
     Example: facetpu imprint model people kitchen
     """
-    from .board.imprint import imprint
+    from .board.enrol import imprint
 
     return imprint(model, people, out, overwrite=overwrite, **settings)
 
@@ -291,6 +291,10 @@ def identify(
 
     Example: facetpu identify kitchen photo.jpg
     """
+    if (camera is None) == (not photos):
+        raise click.UsageError("give PHOTOS or --camera, one of the two")
+    if camera is not None and settings["draw"] is not None:
+        raise click.UsageError("--draw is for PHOTOS")
     from .board.identify import identify
 
     return identify(model, list(photos), camera=camera, overwrite=overwrite, **settings)
