@@ -43,20 +43,23 @@ def find_runtime() -> Runtime:
     raise FacetpuError("no TFLite runtime is installed: run pip install 'facetpu[board]'")
 
 
-def interpreter(model: Path | bytes, threads: int = 1, delegates: list[Any] | None = None) -> Any:
+def interpreter(
+    model: Path | bytes, threads: int = 1, delegates: list[Any] | None = None, name: str = "the model"
+) -> Any:
     """An interpreter of ``model``; the caller allocates its tensors.
 
     Args:
         model: the file, or its bytes.
         threads: CPU threads for what no delegate takes.
         delegates: loaded delegates, as ``load_delegate`` gives them.
+        name: what messages call a model that is given as bytes.
 
     Raises:
         FacetpuError: there is no runtime, or it refuses the model.
     """
     runtime = find_runtime()
     source: dict[str, Any] = {"model_content": bytes(model)}
-    where = "the model"
+    where = name
     if not isinstance(model, (bytes, bytearray)):
         where = str(model)
         source = {"model_path": where}
@@ -67,13 +70,24 @@ def interpreter(model: Path | bytes, threads: int = 1, delegates: list[Any] | No
             num_threads=threads, experimental_delegates=delegates or [], **source
         )
     except (ValueError, RuntimeError) as error:
-        reason = _first_line(error)
-        raise FacetpuError(f"{where}: {runtime.name} {runtime.version} refuses it: {reason}") from None
+        raise refused(where, error) from None
+
+
+def refused(where: str, error: Exception) -> FacetpuError:
+    """One line for what the runtime said on opening or running the model ``where``, with what to do."""
+    runtime = find_runtime()
+    by = f"{where}: {runtime.name} {runtime.version}"
+    reason = " ".join(str(error).split()) or type(error).__name__
+    # What TFLite says of an op, or a version of one, that it does not know.
+    if "Didn't find op for builtin" in reason or "builtin_code out of range" in reason:
+        return FacetpuError(f"{by} is older than the model; install a newer one ({reason})")
+    # What libedgetpu says of a package that was compiled for a later runtime.
+    if "requires runtime version" in reason:
+        return FacetpuError(
+            f"{where}: the Edge TPU runtime is older than the model; update libedgetpu ({reason})"
+        )
+    return FacetpuError(f"{by} refuses it: {reason}")
 
 
 def _tensorflow_lite() -> Any:
     return importlib.import_module("tensorflow").lite
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

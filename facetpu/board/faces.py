@@ -1,0 +1,83 @@
+"""From a photo to the faces in it, each with its embedding: what enrolling and identifying share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import FacetpuError
+from ..image import Face, align_face, read_image
+from ..mtcnn.detector import Detector, main_face
+from .embed import Embedder
+from .folder import DETECTOR, ModelFolder
+
+
+class NoFace(FacetpuError):
+    """A photo shows no face.
+
+    Attributes:
+        reason: so, and what to do, without the path.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Say of ``path`` that it shows no face."""
+        self.reason = "shows no face; take another, with the face larger and from the front"
+        super().__init__(f"{path}: {self.reason}")
+
+
+class Sighting(NamedTuple):
+    """A face in a photo.
+
+    Attributes:
+        face: where it is.
+        row: [D], what the base wrote for it, in the base's type.
+        embedding: float32 [D], of length 1.
+        others: how many more faces the photo has.
+    """
+
+    face: Face
+    row: np.ndarray
+    embedding: np.ndarray
+    others: int
+
+
+class FaceReader:
+    """Finds faces and embeds them, with the detector and the base of one model folder."""
+
+    def __init__(self, model: Path) -> None:
+        """Open the detector and the base of ``model``.
+
+        Raises:
+            FacetpuError: one of them is missing or cannot be opened on this machine.
+        """
+        folder = ModelFolder.find(model)
+        self.embedder = Embedder(model)
+        self.detector = Detector(folder.needed(DETECTOR, "facetpu export"))
+
+    def all_faces(self, image: np.ndarray) -> list[Sighting]:
+        """Every face in ``image`` (uint8 [H, W, 3], RGB), the surest first."""
+        return self._sightings(image, self.detector.detect(image))
+
+    def main_face(self, photo: Path) -> Sighting:
+        """The face that ``photo`` is a portrait of.
+
+        Raises:
+            UnreadableImage: the file is no photo, or not a whole one.
+            NoFace: it shows none.
+        """
+        image = read_image(photo)
+        faces = self.detector.detect(image)
+        if not faces:
+            raise NoFace(photo)
+        (sighting,) = self._sightings(image, [main_face(faces, image.shape)])
+        return sighting._replace(others=len(faces) - 1)
+
+    def _sightings(self, image: np.ndarray, faces: list[Face]) -> list[Sighting]:
+        if not faces:
+            return []
+        crops = np.stack([align_face(image, face, *self.embedder.alignment) for face in faces])
+        rows = self.embedder.run(crops)
+        embeddings = self.embedder.dequantised(rows)
+        return [Sighting(*found, others=len(faces) - 1) for found in zip(faces, rows, embeddings)]

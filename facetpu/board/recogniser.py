@@ -1,0 +1,141 @@
+"""A model, its labels and its gallery, which know the same people: read, checked and written together.
+
+The rows of the model are trained, through Coral's engine, on what the model's own quantised L2 norm
+gives for each photo: stock pycoral, fed the same crops, writes the same rows. The gallery keeps that
+beside the float embedding, and every row is made from it anew each time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from ..artefacts import write_bytes
+from ..errors import FacetpuError
+from ..labels import read_labels, write_labels
+from ..tflite.cut import split_model
+from .embed import Embedder, base_model
+from .folder import GALLERY, LABELS, MODEL, MODEL_EDGETPU, ModelFolder
+from .gallery import Gallery, read_gallery, write_gallery
+from .imprint import ImprintingEngine, UnfitModel
+from .interpreter import open_model, read_tflite
+
+REWRITTEN = (MODEL, MODEL_EDGETPU, LABELS, GALLERY)
+
+
+def read_known(folder: ModelFolder) -> Gallery:
+    """The gallery of an imprinted folder, once it is seen to fit the model and the labels beside it.
+
+    Raises:
+        FacetpuError: there is none, it is damaged, or the three do not belong together.
+    """
+    gallery = read_gallery(folder.root / GALLERY)
+    if gallery.base != base_digest(folder):
+        raise FacetpuError(
+            f"{folder.root / GALLERY}: was made with another base model; enrol the people again with this one"
+        )
+    labels = read_labels(folder.root / LABELS)
+    if labels != gallery.people:
+        raise FacetpuError(
+            f"{folder.root / LABELS}: names {_short(labels)}, and the gallery {_short(gallery.people)}; "
+            "enrol the people again"
+        )
+    classes = ImprintingEngine(folder.needed(MODEL, "facetpu imprint"), keep_classes=True).num_classes
+    if classes != len(labels):
+        raise FacetpuError(
+            f"{folder.root / MODEL}: has {classes} classes, and {LABELS} {len(labels)} names; "
+            "enrol the people again"
+        )
+    return gallery
+
+
+def write_known(target: Path, source: ModelFolder, gallery: Gallery) -> None:
+    """Write into ``target`` the models of ``source`` that know the people of ``gallery``, and both lists.
+
+    Raises:
+        FacetpuError: the model cannot be imprinted.
+    """
+    for name in (MODEL, MODEL_EDGETPU):
+        if (source.root / name).is_file():
+            write_bytes(target / name, imprinted(read_tflite(source.root / name), gallery), overwrite=True)
+    write_labels(target / LABELS, gallery.people, overwrite=True)
+    write_gallery(target / GALLERY, gallery)
+
+
+def imprinted(model: bytes, gallery: Gallery) -> bytes:
+    """``model`` with one class a person of ``gallery``, in its order, and no others.
+
+    Every row is the normalised sum of the person's imprints, whatever rows the model had.
+    """
+    engine = ImprintingEngine(model)
+    for class_id in range(len(gallery.people)):
+        for imprint in gallery.imprints[np.flatnonzero(gallery.person == class_id)]:
+            engine.train(imprint, class_id)
+    return engine.serialize_model()
+
+
+class L2Norm:
+    """The quantised L2 norm of an imprinting model, run by itself on the rows that its base writes."""
+
+    def __init__(self, model: Path) -> None:
+        """Cut the L2 norm out of ``model``.
+
+        Raises:
+            UnfitModel: the model cannot be imprinted.
+        """
+        self.model = model
+        data = read_tflite(model)
+        try:
+            ImprintingEngine(data)
+        except UnfitModel as error:
+            raise UnfitModel(f"{model}: {error}") from None
+        layer = ImprintingEngine(split_model(data)[1]).serialize_extractor_model()
+        self._interpreter = open_model(layer, model)
+        self._input = self._interpreter.get_input_details()[0]
+        self._output = self._interpreter.get_output_details()[0]
+
+    def check_fits(self, embedder: Embedder) -> None:
+        """Refuse an embedder that is not the base of this model.
+
+        Raises:
+            FacetpuError: it writes another length or quantisation than this layer reads.
+        """
+        scale, zero_point = self._input["quantization"]
+        expected = (int(self._input["shape"][-1]), float(scale), int(zero_point))
+        if (embedder.dim, embedder.scale, embedder.zero_point) != expected:
+            raise FacetpuError(f"{embedder.path}: is not the base of {self.model}; export the model again")
+
+    def __call__(self, row: np.ndarray) -> np.ndarray:
+        """The embedding that Coral's engine is trained with: float32 [D], dequantised.
+
+        Args:
+            row: [D], as the base writes it.
+        """
+        self._interpreter.set_tensor(self._input["index"], row.reshape(self._input["shape"]))
+        self._interpreter.invoke()
+        stored = self._interpreter.get_tensor(self._output["index"]).ravel()
+        scale, zero_point = self._output["quantization"]
+        return (stored.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+
+
+def copy_rest(source: Path, target: Path) -> None:
+    """Copy what stands in ``source`` beside model, labels and gallery; the hidden files stay behind."""
+    for entry in sorted(source.iterdir()):
+        if entry.name in REWRITTEN or entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            shutil.copytree(str(entry), str(target / entry.name))
+        else:
+            shutil.copy2(str(entry), str(target / entry.name))
+
+
+def base_digest(folder: ModelFolder) -> str:
+    """SHA-256 of the base, in the form that runs on the CPU."""
+    return hashlib.sha256(base_model(folder)).hexdigest()
+
+
+def _short(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") or "nobody"

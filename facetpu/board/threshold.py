@@ -1,0 +1,145 @@
+"""From which cosine on a face is somebody's: the threshold, from the faces of other people.
+
+A face is compared with everyone in the gallery and the best match counts, so the more people are
+enrolled, the nearer a stranger comes to somebody. Hence the threshold belongs to the gallery: each
+face of a cohort of strangers is matched against it, and the threshold is the cosine that only the
+asked share of them reaches.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import FacetpuError
+from .gallery import Gallery, read_arrays
+
+log = logging.getLogger(__name__)
+
+SMALLEST_COHORT = 10  # with fewer faces nothing can be said about one in a hundred strangers
+SAME_PHOTO = 0.99  # a cosine between two photos of one person in a trained model stays below
+
+
+class Cohort(NamedTuple):
+    """Faces of people who are to be strangers.
+
+    Attributes:
+        embeddings: float32 [n, D], L2-normalised.
+        people: int32 [n], whose face each is.
+    """
+
+    embeddings: np.ndarray
+    people: np.ndarray
+
+
+class Threshold(NamedTuple):
+    """A cosine, and in words where it is from."""
+
+    cosine: float
+    source: str
+
+
+def read_cohort(path: Path, dim: int) -> Cohort:
+    """The cohort in ``path``, in embeddings of ``dim`` numbers.
+
+    Raises:
+        FacetpuError: the file is damaged or another model's.
+    """
+    advice = "export the model again"
+    cohort = Cohort(**read_arrays(path, ("embeddings", "people"), advice))
+    if cohort.embeddings.ndim != 2 or cohort.people.shape != cohort.embeddings.shape[:1]:
+        raise FacetpuError(f"{path}: is damaged (it has other than one person an embedding); {advice}")
+    if cohort.embeddings.shape[1] != dim:
+        raise FacetpuError(f"{path}: is of another model, with {cohort.embeddings.shape[1]} numbers; {advice}")
+    return cohort
+
+
+def write_cohort(path: Path, cohort: Cohort) -> None:
+    """Write ``cohort`` to the new file ``path``."""
+    with open(str(path), "xb") as file:
+        np.savez(file, embeddings=cohort.embeddings, people=cohort.people)
+
+
+def gallery_threshold(
+    gallery: Gallery, cohort: Cohort | None, false_accepts: float, pairs_threshold: float | None
+) -> Threshold:
+    """The 1:N threshold of ``gallery``.
+
+    Args:
+        gallery: the people enrolled; its own threshold is not looked at.
+        cohort: faces of strangers, if there are any.
+        false_accepts: share of strangers to let through, in (0, 1).
+        pairs_threshold: the model's 1:1 threshold, for want of a cohort.
+
+    Raises:
+        FacetpuError: there are too few strangers and no 1:1 threshold.
+    """
+    scores = np.zeros(0) if cohort is None else stranger_scores(gallery, cohort)
+    if len(scores) >= SMALLEST_COHORT:
+        return Threshold(
+            score_threshold(scores, false_accepts),
+            f"{false_accepts:.2%} of {len(scores)} strangers' faces reach it",
+        )
+    if pairs_threshold is None:
+        raise FacetpuError(
+            f"no threshold: {len(scores)} faces of strangers, {SMALLEST_COHORT} needed; "
+            "give photos of other people with --strangers"
+        )
+    log.warning(
+        "the threshold is the model's for one pair of faces, since there are %d faces of strangers and %d "
+        "are needed; more strangers than asked may pass: give photos with --strangers",
+        len(scores),
+        SMALLEST_COHORT,
+    )
+    return Threshold(float(pairs_threshold), "the model's for one pair of faces")
+
+
+def stranger_scores(gallery: Gallery, cohort: Cohort) -> np.ndarray:
+    """The cosine of each of the cohort's faces to the nearest person of ``gallery``.
+
+    Whoever of the cohort is enrolled, known by a photo that is in both, is no stranger and left out.
+    """
+    same = (cohort.embeddings @ gallery.embeddings.T).max(axis=1) >= SAME_PHOTO
+    enrolled = np.isin(cohort.people, cohort.people[same])
+    if enrolled.any():
+        log.info("%d of %d cohort faces are of enrolled people: left out", enrolled.sum(), len(enrolled))
+    return (cohort.embeddings[~enrolled] @ gallery.vectors().T).max(axis=1)
+
+
+def score_threshold(scores: np.ndarray, false_accepts: float) -> float:
+    """The cosine that at most ``false_accepts`` of the strangers' best ``scores`` [n] reach.
+
+    With enough scores it lies between the last that may pass and the first that may not. Where not
+    one may pass (n < 1 / false_accepts) the sample does not reach so far out; the tail is then that
+    of a Gumbel distribution, the limit law of the maximum of many, with the sample's mean and
+    standard deviation, and every score seen stays below the threshold.
+    """
+    ordered = np.sort(np.asarray(scores, np.float64))[::-1]
+    passing = int(false_accepts * len(ordered) + 1e-9)
+    if passing:
+        asked = (ordered[passing - 1] + ordered[passing]) / 2
+    else:
+        scale = ordered.std() * math.sqrt(6) / math.pi
+        location = ordered.mean() - np.euler_gamma * scale
+        asked = location - scale * math.log(-math.log1p(-false_accepts))
+    above_the_rest = np.nextafter(np.float32(ordered[passing]), np.float32(2))
+    return float(min(max(asked, above_the_rest), 1.0))
+
+
+def genuine_scores(gallery: Gallery) -> np.ndarray:
+    """float32 [n]: the cosine of each photo to its person as the other photos of theirs make them.
+
+    NaN for the only photo of a person.
+    """
+    scores = np.full(len(gallery.photos), np.nan, np.float32)
+    for index, person in enumerate(gallery.person):
+        others = gallery.person == person
+        others[index] = False
+        if others.any():
+            mean = gallery.embeddings[others].sum(axis=0)
+            scores[index] = gallery.embeddings[index] @ mean / max(float(np.linalg.norm(mean)), 1e-12)
+    return scores
