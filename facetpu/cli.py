@@ -223,15 +223,16 @@ def compile_(models: tuple[Path, ...], out: Path, compiler: str | None, timeout:
 @click.argument("head", type=FILE)
 @click.argument("out", type=FILE)
 @common
+@click.option("--bypass", is_flag=True, help="Give the outputs of BASE too, after those of HEAD.")
 @overwrite
-def join(base: Path, head: Path, out: Path, overwrite: bool) -> Any:
+def join(base: Path, head: Path, out: Path, bypass: bool, overwrite: bool) -> Any:
     """Join BASE and HEAD into the one model OUT.
 
     Example: facetpu join base_edgetpu.tflite head.tflite model_edgetpu.tflite
     """
     from .stages.join import join
 
-    return join(base, head, out, overwrite=overwrite)
+    return join(base, head, out, bypass=bypass, overwrite=overwrite)
 
 
 @main.command()
@@ -266,7 +267,7 @@ def imprint(model: Path, people: Path, out: Path, overwrite: bool, **settings: A
 
     Example: facetpu imprint model people kitchen
     """
-    from .board.imprint import imprint
+    from .board.enrol import imprint
 
     return imprint(model, people, out, overwrite=overwrite, **settings)
 
@@ -290,6 +291,10 @@ def identify(
 
     Example: facetpu identify kitchen photo.jpg
     """
+    if (camera is None) == (not photos):
+        raise click.UsageError("give PHOTOS or --camera, one of the two")
+    if camera is not None and settings["draw"] is not None:
+        raise click.UsageError("--draw is for PHOTOS")
     from .board.identify import identify
 
     return identify(model, list(photos), camera=camera, overwrite=overwrite, **settings)

@@ -182,16 +182,23 @@ def resize_area(image: np.ndarray, height: int, width: int) -> np.ndarray:
         return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     # INTER_AREA turns to a linear interpolation of its own on both axes once one of them grows.
     weights = _area_weights if height <= image.shape[0] and width <= image.shape[1] else _growing_weights
-    planes = np.ascontiguousarray(image.transpose(2, 0, 1), np.float32)
-    rows = np.empty((3, height, image.shape[1]), np.float32)
+    columns = weights(image.shape[1], width)
+    result = np.empty((height, width, 3), image.dtype)
     for out, source, matrix in weights(image.shape[0], height):
-        np.matmul(matrix, planes[:, source], out=rows[:, out])
-    result = np.empty((3, height, width), np.float32)
-    for out, source, matrix in weights(image.shape[1], width):
-        result[:, :, out] = rows[:, :, source] @ matrix.T
-    if image.dtype == np.uint8:
-        result = np.floor(result + 0.5).astype(np.uint8)
-    return np.ascontiguousarray(result.transpose(1, 2, 0))
+        rows = matrix @ np.ascontiguousarray(image[source].transpose(2, 0, 1), np.float32)
+        planes = np.empty((3, len(matrix), width), np.float32)
+        for across, source_across, matrix_across in columns:
+            planes[:, :, across] = rows[:, :, source_across] @ matrix_across.T
+        if image.dtype == np.uint8:
+            planes = np.floor(planes + np.float32(0.5))
+        result[out] = planes.transpose(1, 2, 0)
+    return result
+
+
+def one_thread() -> None:
+    """Have OpenCV compute with one thread: for processes of which there is one a core."""
+    if cv2 is not None:
+        cv2.setNumThreads(1)
 
 
 def _pixels(image: Any, path: Path) -> np.ndarray:

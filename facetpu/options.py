@@ -25,7 +25,8 @@ def common(command: Command) -> Command:
     """Add the options that all commands take, show what the command returns, and its errors as one line.
 
     The command returns a NamedTuple: its fields are the JSON document, its ``str`` the text. Where it
-    has a ``problem``, what was done is shown, then the problem as an error.
+    has a ``problem``, what was done is shown, then the problem as an error. A command that has no end
+    returns an iterator of them: each is shown as it comes, as one line.
     """
 
     @functools.wraps(command)
@@ -33,7 +34,10 @@ def common(command: Command) -> Command:
         _configure_logging(verbose, quiet)
         with _errors_as_one_line(as_json):
             result = command(**arguments)
-            if result is not None:
+            if isinstance(result, Iterator):
+                for item in result:
+                    click.echo(as_document(item, indent=None) if as_json else str(item))
+            elif result is not None:
                 click.echo(as_document(result) if as_json else str(result))
             problem = getattr(result, "problem", None)
             if problem:
@@ -52,8 +56,8 @@ def common(command: Command) -> Command:
 def _errors_as_one_line(as_json: bool) -> Iterator[None]:
     try:
         yield
-    except KeyboardInterrupt:
-        _fail("stopped; run the same command again to go on", as_json, 130)
+    except KeyboardInterrupt as stop:
+        _fail(str(stop) or "stopped; run the same command again to go on", as_json, 130)
     except FacetpuError as error:
         _fail(str(error), as_json)
     except ImportError as error:
@@ -75,9 +79,9 @@ def overwrite(command: Command) -> Command:
     return click.option("--overwrite", is_flag=True, help="Replace what facetpu wrote there before.")(command)
 
 
-def as_document(result: Any) -> str:
+def as_document(result: Any, indent: int | None = 2) -> str:
     """A NamedTuple, nested ones included, as one JSON document."""
-    return json.dumps(_plain(result), indent=2, ensure_ascii=False, allow_nan=False)
+    return json.dumps(_plain(result), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:

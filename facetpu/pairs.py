@@ -80,7 +80,7 @@ def read_pairs(file: Path, crops: Path) -> Pairs:
     if missing:
         names = ", ".join("/".join(key) for key in missing[:3]) + (" ..." if len(missing) > 3 else "")
         log.warning(
-            "%s: %d of %d pairs left out: %d crops are not in %s: %s",
+            "%s: %d of %d pairs left out for want of %d crops in %s: %s",
             file, len(named) - len(found), len(named), len(missing), crops, names,
         )  # fmt: skip
     keys = sorted({key for pair in found for key in (pair.first, pair.second)})

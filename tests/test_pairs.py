@@ -89,7 +89,7 @@ def test_pairs_without_a_crop_are_left_out_and_named_once(crops, pairs_file, cap
     ]
     assert (pairs.missing, pairs.missing_crops) == (4, ["Bo/Bo_0003", "Cy/Cy_0001"])
     assert [record.getMessage() for record in caplog.records] == [
-        f"{pairs_file}: 4 of 8 pairs left out: 2 crops are not in {crops}: Bo/Bo_0003, Cy/Cy_0001"
+        f"{pairs_file}: 4 of 8 pairs left out for want of 2 crops in {crops}: Bo/Bo_0003, Cy/Cy_0001"
     ]
 
 

@@ -130,7 +130,9 @@ def _crop_size(details: dict[str, Any], path: Path) -> int:
         raise FacetpuError(f"{path}: its input {shape} is no square RGB crop [1, size, size, 3]")
     if details["dtype"] not in (np.uint8, np.float32):
         kind = np.dtype(details["dtype"]).name
-        raise FacetpuError(f"{path}: its input is {kind}, not uint8 or float32; quantise it with facetpu export")
+        raise FacetpuError(
+            f"{path}: its input is {kind}, not uint8 or float32; quantise it with facetpu export"
+        )
     return shape[1]
 
 

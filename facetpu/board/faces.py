@@ -15,7 +15,16 @@ from .folder import DETECTOR, ModelFolder
 
 
 class NoFace(FacetpuError):
-    """A photo shows no face."""
+    """A photo shows no face.
+
+    Attributes:
+        reason: so, and what to do, without the path.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Say of ``path`` that it shows no face."""
+        self.reason = "shows no face; take another, with the face larger and from the front"
+        super().__init__(f"{path}: {self.reason}")
 
 
 class Sighting(NamedTuple):
@@ -52,7 +61,7 @@ class FaceReader:
         return self._sightings(image, self.detector.detect(image))
 
     def main_face(self, photo: Path) -> Sighting:
-        """The face that the photo is of: the one a portrait is meant to show.
+        """The face that ``photo`` is a portrait of.
 
         Raises:
             UnreadableImage: the file is no photo, or not a whole one.
@@ -61,8 +70,8 @@ class FaceReader:
         image = read_image(photo)
         faces = self.detector.detect(image)
         if not faces:
-            raise NoFace(f"{photo}: shows no face; take one with the face larger and from the front")
-        sighting = self._sightings(image, [main_face(faces, image.shape)])[0]
+            raise NoFace(photo)
+        (sighting,) = self._sightings(image, [main_face(faces, image.shape)])
         return sighting._replace(others=len(faces) - 1)
 
     def _sightings(self, image: np.ndarray, faces: list[Face]) -> list[Sighting]:

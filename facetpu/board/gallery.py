@@ -6,10 +6,9 @@ their embeddings' mean, and what is further from everyone than ``threshold`` is 
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import zipfile
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,6 +100,14 @@ class Gallery(NamedTuple):
         return self._replace(people=[new_name if other == name else other for other in self.people])
 
 
+def empty_gallery(dim: int, base: str, alignment: dict[str, object]) -> Gallery:
+    """A gallery of nobody, whose threshold no face reaches."""
+    none = np.zeros((0, dim), np.float32)
+    return Gallery(
+        [], np.zeros(0, np.int32), none, none, [], base, alignment, threshold=2.0, false_accepts=0.0
+    )
+
+
 def normalised(vectors: np.ndarray) -> np.ndarray:
     """``vectors`` [..., D] scaled to length 1 in float32; a zero vector stays zero."""
     vectors = np.asarray(vectors, np.float32)
@@ -139,17 +146,32 @@ def read_gallery(path: Path) -> Gallery:
     """
     if not Path(path).is_file():
         raise FacetpuError(f"{path}: no such file; enrol people with facetpu imprint")
+    advice = "enrol the people again"
+    arrays = read_arrays(path, ("settings", "person", "embeddings", "imprints"), advice)
     try:
-        with np.load(str(path), allow_pickle=False) as archive:
-            settings = json.loads(str(archive["settings"]))
-            arrays = {name: archive[name] for name in ("person", "embeddings", "imprints")}
+        settings = json.loads(str(arrays.pop("settings")))
         if settings.pop("version") > VERSION:
             raise FacetpuError(f"{path}: was written by a later facetpu; update this one")
         gallery = Gallery(**settings, **arrays)
         _check(gallery)
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise FacetpuError(f"{path}: is damaged ({error}); enrol the people again") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FacetpuError(f"{path}: is damaged ({error}); {advice}") from None
     return gallery
+
+
+def read_arrays(path: Path, names: tuple[str, ...], advice: str) -> dict[str, np.ndarray]:
+    """The arrays called ``names`` in the .npz file ``path``, never unpickled.
+
+    Raises:
+        FacetpuError: the file is damaged or lacks one; the message ends with ``advice``.
+    """
+    content = io.BytesIO(Path(path).read_bytes())
+    try:
+        with np.load(content, allow_pickle=False) as archive:
+            return {name: archive[name] for name in names}
+    except Exception as error:  # NumPy and zipfile meet damaged bytes with errors of every kind.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise FacetpuError(f"{path}: is damaged ({reason}); {advice}") from None
 
 
 def _check(gallery: Gallery) -> None:

@@ -16,7 +16,16 @@ import numpy as np
 
 from ..errors import FacetpuError
 from ..tflite.flatbuffer import Record
-from ..tflite.model import NO_TENSOR, op_number, quantization, read_model, tensor_shape, type_name, write_model
+from ..tflite.head import quantize_rows
+from ..tflite.model import (
+    NO_TENSOR,
+    op_number,
+    quantization,
+    read_model,
+    tensor_shape,
+    type_name,
+    write_model,
+)
 from ..tflite.schema import BuiltinOperator, TensorType, new
 from .interpreter import read_tflite
 
@@ -144,15 +153,10 @@ class ImprintingEngine:
         self._weights = [row * norms.get(index, np.float32(1)) for index, row in enumerate(weights)]
 
     def _row(self, weights: np.ndarray) -> tuple[np.ndarray, np.float32]:
-        """The quantised kernel row of a class, and the norm of its weights.
-
-        The order and precision of the sum, and halves rounded away from zero, are Coral's.
-        """
+        """The quantised kernel row of a class, and the norm of its weights, summed in Coral's order."""
         norm = np.sqrt(np.cumsum(weights * weights, dtype=np.float32)[-1])
         unit = weights / norm if norm > 1e-5 else weights
-        exact = (np.float32(self._zero_point) + unit / self._scale).astype(np.float64)
-        rounded = np.copysign(np.floor(np.abs(exact) + 0.5), exact)
-        return np.clip(rounded, 0, 255).astype(np.uint8), norm
+        return quantize_rows(unit, float(self._scale), self._zero_point), norm
 
 
 def _checked_head(model: Record) -> Head:
@@ -196,13 +200,13 @@ def _check_tensors(graph: Record, head: Head) -> None:
 
 def _kernel_quantization(kernel: Record) -> tuple[np.float32, int]:
     """Scale and zero point of the kernel; Coral's engine misreads any that is not uint8 with one scale."""
-    found = quantization(kernel)
-    if kernel.type != TensorType.UINT8 or found is None:
+    params = kernel.quantization
+    if kernel.type != TensorType.UINT8 or params is None or params.scale is None or len(params.scale) != 1:
         raise UnfitModel(
-            f"tensor {kernel.name!r}, the last Conv2d's kernel, is {type_name(kernel)} and must be uint8 with "
-            "one scale; split the model and join it with a head of facetpu's"
+            f"the last Conv2d's kernel {kernel.name!r} is {type_name(kernel)}, not uint8 with one scale for "
+            "all; split the model and join it with a head of facetpu's"
         )
-    return np.float32(found.scale), found.zero_point
+    return params.scale[0], _zero_point(kernel)
 
 
 def _zero_point(tensor: Record) -> int:

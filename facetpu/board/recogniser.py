@@ -1,4 +1,9 @@
-"""A model, its labels and its gallery, which know the same people: read, checked and written together."""
+"""A model, its labels and its gallery, which know the same people: read, checked and written together.
+
+The rows of the model are trained, through Coral's engine, on what the model's own quantised L2 norm
+gives for each photo: stock pycoral, fed the same crops, writes the same rows. The gallery keeps that
+beside the float embedding, and every row is made from it anew each time.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +16,12 @@ import numpy as np
 from ..artefacts import write_bytes
 from ..errors import FacetpuError
 from ..labels import read_labels, write_labels
-from .embed import base_model
+from ..tflite.cut import split_model
+from .embed import Embedder, base_model
 from .folder import GALLERY, LABELS, MODEL, MODEL_EDGETPU, ModelFolder
 from .gallery import Gallery, read_gallery, write_gallery
-from .imprint import ImprintingEngine
-from .interpreter import read_tflite
+from .imprint import ImprintingEngine, UnfitModel
+from .interpreter import open_model, read_tflite
 
 REWRITTEN = (MODEL, MODEL_EDGETPU, LABELS, GALLERY)
 
@@ -69,6 +75,50 @@ def imprinted(model: bytes, gallery: Gallery) -> bytes:
         for imprint in gallery.imprints[np.flatnonzero(gallery.person == class_id)]:
             engine.train(imprint, class_id)
     return engine.serialize_model()
+
+
+class L2Norm:
+    """The quantised L2 norm of an imprinting model, run by itself on the rows that its base writes."""
+
+    def __init__(self, model: Path) -> None:
+        """Cut the L2 norm out of ``model``.
+
+        Raises:
+            UnfitModel: the model cannot be imprinted.
+        """
+        self.model = model
+        data = read_tflite(model)
+        try:
+            ImprintingEngine(data)
+        except UnfitModel as error:
+            raise UnfitModel(f"{model}: {error}") from None
+        layer = ImprintingEngine(split_model(data)[1]).serialize_extractor_model()
+        self._interpreter = open_model(layer, model)
+        self._input = self._interpreter.get_input_details()[0]
+        self._output = self._interpreter.get_output_details()[0]
+
+    def check_fits(self, embedder: Embedder) -> None:
+        """Refuse an embedder that is not the base of this model.
+
+        Raises:
+            FacetpuError: it writes another length or quantisation than this layer reads.
+        """
+        scale, zero_point = self._input["quantization"]
+        expected = (int(self._input["shape"][-1]), float(scale), int(zero_point))
+        if (embedder.dim, embedder.scale, embedder.zero_point) != expected:
+            raise FacetpuError(f"{embedder.path}: is not the base of {self.model}; export the model again")
+
+    def __call__(self, row: np.ndarray) -> np.ndarray:
+        """The embedding that Coral's engine is trained with: float32 [D], dequantised.
+
+        Args:
+            row: [D], as the base writes it.
+        """
+        self._interpreter.set_tensor(self._input["index"], row.reshape(self._input["shape"]))
+        self._interpreter.invoke()
+        stored = self._interpreter.get_tensor(self._output["index"]).ravel()
+        scale, zero_point = self._output["quantization"]
+        return (stored.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
 
 
 def copy_rest(source: Path, target: Path) -> None:

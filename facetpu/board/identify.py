@@ -1,0 +1,228 @@
+"""Who is in a photo, or in front of a camera (1:N); and whether two photos show one person (1:1)."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Iterable, Iterator, NamedTuple
+
+import numpy as np
+
+from ..artefacts import MANIFEST, check_new, new_folder
+from ..errors import FacetpuError
+from ..image import UnreadableImage, read_image, write_png
+from ..people import photos_under
+from ..progress import progress
+from .camera import Picture, camera_pictures
+from .draw import draw_faces
+from .faces import FaceReader
+from .folder import ModelFolder
+from .recogniser import read_known
+
+log = logging.getLogger(__name__)
+
+
+class KnownFace(NamedTuple):
+    """A face and whose it is.
+
+    Attributes:
+        name: the person; None for a stranger.
+        cosine: to the nearest person.
+        threshold: the cosine from which the face is theirs.
+        box: x1, y1, x2, y2 in pixels of the photo.
+        landmarks: x, y of left eye, right eye, nose, left and right corner of the mouth.
+        score: the detector's probability that it is a face.
+    """
+
+    name: str | None
+    cosine: float
+    threshold: float
+    box: list[float]
+    landmarks: list[list[float]]
+    score: float
+
+    def __str__(self) -> str:
+        return f"{self.name or 'stranger'} {self.cosine:.2f}"
+
+
+class PhotoFaces(NamedTuple):
+    """The faces of a photo, the surest first; or the reason why it could not be read."""
+
+    photo: Path
+    faces: list[KnownFace]
+    error: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.photo}: {self.error or _listed(self.faces) or 'no face'}"
+
+
+class IdentifyResult(NamedTuple):
+    """What each photo shows."""
+
+    photos: list[PhotoFaces]
+
+    @property
+    def problem(self) -> str | None:
+        """How many photos could not be read, where there are such."""
+        unreadable = [photo for photo in self.photos if photo.error]
+        if not unreadable:
+            return None
+        return f"{len(unreadable)} of {len(self.photos)} photos cannot be read, {unreadable[0].photo} for one"
+
+    def __str__(self) -> str:
+        return "\n".join(str(photo) for photo in self.photos)
+
+
+class Moment(NamedTuple):
+    """The faces that a camera saw, seconds after it was opened."""
+
+    seconds: float
+    faces: list[KnownFace]
+
+    def __str__(self) -> str:
+        return f"{self.seconds:7.1f} s  {_listed(self.faces)}"
+
+
+class VerifyResult(NamedTuple):
+    """Whether two photos show one person: the cosine of their main faces reaches the threshold."""
+
+    same: bool
+    cosine: float
+    threshold: float
+
+    def __str__(self) -> str:
+        verdict = "the same person" if self.same else "different people"
+        return f"{verdict}: cosine {self.cosine:.3f}, threshold {self.threshold:.3f}"
+
+
+class Identifier:
+    """Names the faces in pictures, by the people that a model knows."""
+
+    def __init__(self, model: Path, threshold: float | None = None) -> None:
+        """Open ``model``, an imprinted folder.
+
+        Args:
+            model: the folder, or a model in it.
+            threshold: cosine from which a face is known; the gallery's unless given.
+
+        Raises:
+            FacetpuError: the model, its detector or its gallery is missing, damaged or another's.
+        """
+        self.gallery = read_known(ModelFolder.find(model))
+        self.threshold = self.gallery.threshold if threshold is None else threshold
+        self._reader = FaceReader(model)
+
+    def faces(self, image: np.ndarray) -> list[KnownFace]:
+        """Every face in ``image`` (uint8 [H, W, 3], RGB), the surest first."""
+        sightings = self._reader.all_faces(image)
+        matches = self.gallery.match(np.array([sighting.embedding for sighting in sightings]))
+        return [
+            KnownFace(
+                name=match.name if match.cosine >= self.threshold else None,
+                cosine=round(match.cosine, 6),
+                threshold=self.threshold,
+                box=np.round(sighting.face.box, 2).tolist(),
+                landmarks=np.round(sighting.face.landmarks, 2).tolist(),
+                score=round(float(sighting.face.score), 6),
+            )
+            for sighting, match in zip(sightings, matches)
+        ]
+
+
+def identify(
+    model: Path,
+    photos: list[Path],
+    camera: int | None = None,
+    threshold: float | None = None,
+    draw: Path | None = None,
+    overwrite: bool = False,
+) -> IdentifyResult | Iterator[Moment]:
+    """Say who is in ``photos``, or in front of ``camera``.
+
+    A photo that cannot be read is listed with its reason and stops nothing; it is the result's
+    ``problem``, for which the command exits 1 when all others are done.
+
+    Args:
+        model: an imprinted folder, or a model in it.
+        photos: files, and folders whose photos are taken.
+        camera: number of a camera to watch instead, until it ends or the user stops it.
+        threshold: cosine from which a face is known; the gallery's unless given.
+        draw: folder for copies of the photos with boxes and names.
+        overwrite: replace what facetpu wrote to ``draw`` before.
+
+    Raises:
+        FacetpuError: the model cannot be used, a folder holds no photo, or the camera cannot be opened.
+    """
+    if camera is not None:
+        return watch(Identifier(model, threshold), camera_pictures(camera))
+    files = _expanded(photos)
+    if draw is None:
+        return IdentifyResult(_in_photos(Identifier(model, threshold), files, None))
+    check_new(draw, overwrite)
+    identifier = Identifier(model, threshold)
+    with new_folder(draw, overwrite) as partial:
+        result = IdentifyResult(_in_photos(identifier, files, partial))
+        (partial / MANIFEST).write_text('{"stage": "identify"}\n', encoding="utf-8")  # lets it be replaced
+    return result
+
+
+def watch(identifier: Identifier, pictures: Iterable[Picture]) -> Iterator[Moment]:
+    """The faces in a stream of pictures; one without a face is passed over."""
+    for picture in pictures:
+        faces = identifier.faces(picture.image)
+        if faces:
+            yield Moment(round(picture.seconds, 2), faces)
+
+
+def verify(model: Path, photo: Path, other: Path, threshold: float | None = None) -> VerifyResult:
+    """Say whether the main faces of ``photo`` and ``other`` are one person's.
+
+    Args:
+        model: an export folder or an imprinted one, or a model in it.
+        photo: a photo.
+        other: another.
+        threshold: cosine from which they are; the model's 1:1 threshold unless given.
+
+    Raises:
+        FacetpuError: a photo cannot be read or shows no face, or the model has no 1:1 threshold.
+    """
+    folder = ModelFolder.find(model)
+    known = folder.manifest().get("threshold") if threshold is None else threshold
+    if known is None:
+        raise FacetpuError(f"{folder.root / MANIFEST}: has no threshold for two photos; pass --threshold")
+    reader = FaceReader(model)
+    first, second = (reader.main_face(Path(path)) for path in (photo, other))
+    for path, sighting in ((photo, first), (other, second)):
+        if sighting.others:
+            log.warning("%s: shows %d faces; the main one is taken", path, sighting.others + 1)
+    cosine = float(first.embedding @ second.embedding)
+    return VerifyResult(cosine >= known, round(cosine, 6), float(known))
+
+
+def _expanded(photos: list[Path]) -> list[Path]:
+    """``photos`` with each folder among them replaced by the photos in it."""
+    files = []
+    for path in map(Path, photos):
+        files += photos_under(path) if path.is_dir() else [path]
+    return files
+
+
+def _in_photos(identifier: Identifier, files: list[Path], draw: Path | None) -> list[PhotoFaces]:
+    """The faces of each file, drawn into the folder ``draw`` where it is given."""
+    found = []
+    for number, file in enumerate(progress(files, "identify"), 1):
+        try:
+            image = read_image(file)
+        except UnreadableImage as error:
+            found.append(PhotoFaces(file, [], error.reason))
+            continue
+        faces = identifier.faces(image)
+        found.append(PhotoFaces(file, faces))
+        if draw is not None:
+            # Numbered, since photos of several folders may share a name.
+            write_png(draw / f"{number:0{len(str(len(files)))}d}-{file.stem}.png", draw_faces(image, faces))
+    return found
+
+
+def _listed(faces: list[KnownFace]) -> str:
+    return ", ".join(map(str, faces))

@@ -1,0 +1,102 @@
+"""Arithmetic on boxes, in float64, exactly as the reference aligner does it.
+
+The reference is davidsandberg/facenet's ``detect_face.py``, a port of the authors' MATLAB. Hence boxes
+count pixels from 1 and reach from x1 to x2 and y1 to y2, both inclusive: a box of width 1 has x1 = x2.
+Where the reference leaves the 1 out, so does this module; a box moved by one pixel at an early stage is
+another crop at the next.
+
+Boxes are float64 [n, 4], scores [n].
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+STRIDE, CELL = 2, 12  # pixels between two cells of P-Net, and pixels that a cell sees
+
+_PAIRS = 1 << 20  # overlaps computed at once: 8 MB each array
+
+
+def cell_boxes(x: np.ndarray, y: np.ndarray, scale: float) -> np.ndarray:
+    """What P-Net's cells in column ``x`` and row ``y`` see at ``scale``, in pixels of the photo."""
+    corner = STRIDE * np.stack([x, y], axis=1)
+    return np.fix(np.concatenate([corner + 1, corner + CELL], axis=1) / scale)
+
+
+def regress(boxes: np.ndarray, offsets: np.ndarray, inclusive: bool = True) -> np.ndarray:
+    """Move each side by its offset, a share of the box's width or height.
+
+    Args:
+        boxes: [n, 4].
+        offsets: [n, 4], for x1, y1, x2, y2.
+        inclusive: count the last pixel in width and height, as all stages but the first do.
+    """
+    size = boxes[:, 2:] - boxes[:, :2] + int(inclusive)
+    return boxes + np.tile(size, 2) * offsets
+
+
+def squares(boxes: np.ndarray) -> np.ndarray:
+    """The squares around the same centres with the longer side."""
+    size = boxes[:, 2:] - boxes[:, :2]
+    side = size.max(axis=1, keepdims=True)
+    corner = boxes[:, :2] + size * 0.5 - side * 0.5
+    return np.concatenate([corner, corner + side], axis=1)
+
+
+def suppress(boxes: np.ndarray, scores: np.ndarray, threshold: float, of_smaller: bool = False) -> np.ndarray:
+    """Non-maximum suppression: the indices of the boxes to keep, best first.
+
+    A box goes when it overlaps a better one that stays by more than ``threshold``. Of equal scores the
+    later one counts as better.
+
+    Args:
+        boxes: [n, 4].
+        scores: [n].
+        threshold: the largest overlap between two that both stay.
+        of_smaller: measure the overlap by the smaller box rather than by the union.
+    """
+    kept: list[int] = []
+    left = np.argsort(scores, kind="stable")[::-1]
+    while len(left):
+        # A block at a time: fast for few boxes, and no n x n array for very many.
+        block = left[: max(1, _PAIRS // len(left))]
+        apart = _overlaps(boxes[block], boxes[left], of_smaller) <= threshold
+        stays = np.ones(len(left), bool)
+        for row, index in enumerate(block):
+            if stays[row]:
+                kept.append(index)
+                stays &= apart[row]
+        stays[: len(block)] = False
+        left = left[stays]
+    return np.array(kept, np.intp)
+
+
+def cut(image: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """The pixels of ``image`` in ``box``, black where it reaches beyond: [h, w, 3] of the image's type.
+
+    Args:
+        image: [H, W, 3].
+        box: four whole numbers, with x1 <= x2 and y1 <= y2.
+    """
+    x1, y1, x2, y2 = (int(side) for side in box)
+    inside = image[max(y1, 1) - 1 : max(y2, 0), max(x1, 1) - 1 : max(x2, 0)]
+    if inside.shape[:2] == (y2 - y1 + 1, x2 - x1 + 1):
+        return inside
+    crop = np.zeros((y2 - y1 + 1, x2 - x1 + 1, 3), image.dtype)
+    top, left = max(1 - y1, 0), max(1 - x1, 0)
+    crop[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
+    return crop
+
+
+def _overlaps(some: np.ndarray, others: np.ndarray, of_smaller: bool) -> np.ndarray:
+    """How much each of ``some`` overlaps each of ``others``: [len(some), len(others)]."""
+    x1, y1, x2, y2 = some.T[:, :, None]
+    other_x1, other_y1, other_x2, other_y2 = others.T[:, None, :]
+    width = np.minimum(x2, other_x2) - np.maximum(x1, other_x1) + 1
+    height = np.minimum(y2, other_y2) - np.maximum(y1, other_y1) + 1
+    common = np.maximum(width, 0) * np.maximum(height, 0)
+    area = (x2 - x1 + 1) * (y2 - y1 + 1)
+    other_area = (other_x2 - other_x1 + 1) * (other_y2 - other_y1 + 1)
+    if of_smaller:
+        return common / np.minimum(area, other_area)
+    return common / (area + other_area - common)

@@ -1,0 +1,202 @@
+"""MTCNN: three small networks that find the faces in a photo, one after the other.
+
+P-Net runs over the whole photo at several scales and proposes boxes, R-Net looks at each of them and
+refuses most, O-Net places the five landmarks. Thresholds and steps are those of davidsandberg/facenet's
+``detect_face.py``, whose boxes this detector reproduces. (Zhang et al., "Joint Face Detection and
+Alignment Using Multi-task Cascaded Convolutional Networks", 2016.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, Iterator, Sequence
+
+import numpy as np
+
+from ..image import Face, resize_area
+from ..runtime import interpreter
+from .boxes import CELL, STRIDE, cell_boxes, cut, regress, squares, suppress
+
+FACTOR = 0.709  # from one level of the pyramid to the next
+PROPOSED, REFINED, ACCEPTED = 0.6, 0.7, 0.7  # least probability after P-, R- and O-Net
+
+_STRIP_PIXELS = 1 << 18  # of a level that P-Net takes at once: about 100 bytes of memory each
+_CACHED_PIXELS = 1 << 20  # of all inputs that P-Net keeps an interpreter for
+_LARGE = 1024  # side of a crop that is averaged to bytes before float32
+
+
+class Detector:
+    """Finds faces; not safe for use by several threads at once."""
+
+    def __init__(self, folder: Path, min_face: int = 20, drop_levels: int = 0) -> None:
+        """Load the networks.
+
+        Args:
+            folder: holds ``pnet.tflite``, ``rnet.tflite`` and ``onet.tflite``, see ``weights``.
+            min_face: the smallest face to look for in pixels, 12 or more.
+            drop_levels: the finest levels of the pyramid to leave out. Each makes the search faster and
+                the smallest face 1.4 times larger, and the faces still found stay where they were.
+
+        Raises:
+            FacetpuError: a network is missing or damaged, or there is no TFLite runtime.
+        """
+        folder = Path(folder)
+        self.min_face = min_face
+        self.drop_levels = drop_levels
+        self._pnet = _Network(folder / "pnet.tflite")
+        self._rnet = _Network(folder / "rnet.tflite")
+        self._onet = _Network(folder / "onet.tflite")
+
+    def detect(self, image: np.ndarray) -> list[Face]:
+        """The faces in ``image``, uint8 [H, W, 3] RGB, best first; an empty list where there is none."""
+        boxes = self._propose(image)
+        boxes = self._refine(image, boxes)
+        return self._accept(image, boxes)
+
+    def _propose(self, image: np.ndarray) -> np.ndarray:
+        """P-Net: squares that may hold a face, float64 [n, 4] of whole numbers."""
+        levels = [self._propose_at(image, scale) for scale in self._scales(image.shape)]
+        if not levels:
+            return np.empty((0, 4))
+        boxes, scores, offsets = (np.concatenate(parts) for parts in zip(*levels))
+        kept = suppress(boxes, scores, 0.7)
+        return np.fix(squares(regress(boxes[kept], offsets[kept], inclusive=False)))
+
+    def _propose_at(self, image: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Boxes, scores and offsets that P-Net proposes at one level of the pyramid."""
+        height, width = (math.ceil(side * scale) for side in image.shape[:2])
+        level = resize_area(image, height, width)
+        cells = np.concatenate([self._pnet(strip) for strip in _strips(level)])
+        x, y = np.nonzero((cells[:, :, 0] >= _logit(PROPOSED)).T)
+        boxes = cell_boxes(x, y, scale)
+        # The reference has it so, and its boxes are what this detector is measured by.
+        offsets = cells[y, cells.shape[1] - 1 - x if len(x) == 1 else x, 1:]
+        scores = _probability(cells[y, x, 0])
+        kept = suppress(boxes, scores, 0.5)
+        return boxes[kept], scores[kept], offsets[kept]
+
+    def _refine(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """R-Net: of these squares those that look like a face, better placed."""
+        boxes, output = _look(self._rnet, 24, image, boxes, REFINED)
+        kept = suppress(boxes, _probability(output[:, 0]), 0.7)
+        return np.fix(squares(regress(boxes[kept], output[kept, 1:5])))
+
+    def _accept(self, image: np.ndarray, boxes: np.ndarray) -> list[Face]:
+        """O-Net: of these squares the faces."""
+        boxes, output = _look(self._onet, 48, image, boxes, ACCEPTED)
+        scores = _probability(output[:, 0])
+        size = boxes[:, 2:] - boxes[:, :2] + 1
+        # Five shares of the width, then five of the height, and back to counting pixels from 0.
+        landmarks = output[:, 5:].reshape(-1, 2, 5).transpose(0, 2, 1)
+        landmarks = landmarks * size[:, None] + boxes[:, None, :2] - 1
+        boxes = regress(boxes, output[:, 1:5])
+        return [
+            Face(tuple(boxes[index].tolist()), float(scores[index]), landmarks[index])
+            for index in suppress(boxes, scores, 0.7, of_smaller=True)
+        ]
+
+    def _scales(self, shape: tuple[int, ...]) -> list[float]:
+        """The pyramid's scales for a photo of ``shape``, the largest first."""
+        finest = CELL / self.min_face
+        side = min(shape[:2]) * finest
+        scales: list[float] = []
+        while side >= CELL:
+            scales.append(finest * FACTOR ** len(scales))
+            side *= FACTOR
+        return scales[self.drop_levels :]
+
+
+def main_face(faces: Sequence[Face], image_shape: tuple[int, ...]) -> Face:
+    """The face that a photo is of: large and near the centre.
+
+    As the reference aligner chooses: the largest area less twice the squared distance from the centre.
+
+    Args:
+        faces: one or more.
+        image_shape: height, width of the photo, and what else its shape has.
+    """
+
+    def weight(face: Face) -> float:
+        x1, y1, x2, y2 = face.box
+        away = ((x1 + x2 - image_shape[1]) / 2) ** 2 + ((y1 + y2 - image_shape[0]) / 2) ** 2
+        return (x2 - x1) * (y2 - y1) - 2 * away
+
+    return max(faces, key=weight)
+
+
+class _Network:
+    """One network; it keeps an allocated interpreter for each of the last few input sizes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        model = interpreter(path)
+        model.allocate_tensors()
+        image = model.get_input_details()[0]
+        self._input: int = image["index"]
+        self._output: int = model.get_output_details()[0]["index"]
+        self._interpreters: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self._interpreters[tuple(image["shape"][1:])] = model
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """The output for pixels [H, W, 3] of any type: float32 [h, w, channels]."""
+        model = self._interpreter(image.shape)
+        model.set_tensor(self._input, image[None].astype(np.float32))
+        model.invoke()
+        return model.get_tensor(self._output)[0]
+
+    def _interpreter(self, shape: tuple[int, ...]) -> Any:
+        if shape in self._interpreters:
+            self._interpreters.move_to_end(shape)
+            return self._interpreters[shape]
+        model = interpreter(self._path)
+        model.resize_tensor_input(self._input, (1, *shape))
+        model.allocate_tensors()
+        self._interpreters[shape] = model
+        while len(self._interpreters) > 1 and sum(h * w for h, w, _ in self._interpreters) > _CACHED_PIXELS:
+            self._interpreters.popitem(last=False)
+        return model
+
+
+def _look(
+    network: _Network, side: int, image: np.ndarray, boxes: np.ndarray, threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Those of ``boxes`` that ``network`` takes for a face, and its output for each of these: [n, channels].
+
+    Crops go in one by one: on every runtime measured a batch takes as long as its crops do alone.
+    """
+    boxes = boxes[(boxes[:, 2:] >= boxes[:, :2]).all(axis=1)]
+    if not len(boxes):
+        return boxes, np.empty((0, 15), np.float32)
+    output = np.array([network(_crop(image, box, side))[0, 0] for box in boxes])
+    likely = output[:, 0] > _logit(threshold)
+    return boxes[likely], output[likely]
+
+
+def _crop(image: np.ndarray, box: np.ndarray, side: int) -> np.ndarray:
+    """``box`` as float32 [side, side, 3]; rounded to bytes they would move boxes by 2-3 pixels."""
+    crop = cut(image, box)
+    if min(crop.shape[:2]) > _LARGE:
+        crop = resize_area(crop, _LARGE, _LARGE)
+    return resize_area(crop.astype(np.float32), side, side)
+
+
+def _strips(level: np.ndarray) -> Iterator[np.ndarray]:
+    """``level`` in strips whose P-Net outputs, one below the other, are the output for all of it.
+
+    A row of cells sees 12 rows of pixels from an even one on, so strips overlap by 10 and start evenly.
+    """
+    height, width = level.shape[:2]
+    rows = max(_STRIP_PIXELS // width, 4 * CELL) // STRIDE * STRIDE
+    step = rows - (CELL - STRIDE)
+    for top in range(0, max(height - (CELL - STRIDE), 1), step):
+        yield level[top : top + rows]
+
+
+def _logit(probability: float) -> float:
+    return math.log(probability / (1 - probability))
+
+
+def _probability(logits: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-logits))
