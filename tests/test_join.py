@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import numpy as np
 import pytest
 import small_models
+from click.testing import CliRunner
 
+from facetpu.cli import main
 from facetpu.errors import FacetpuError
 from facetpu.stages.join import Joined, join
 from facetpu.tflite.build import Builder
@@ -274,6 +277,25 @@ def test_the_stage_writes_the_model_once(tmp_path, caplog):
         join(base, head, out, bypass=True)
     assert join(base, head, out, bypass=True, overwrite=True).outputs == ["head/probabilities", "embedding"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base.tflite", "head.tflite", "model.tflite"]
+
+
+def test_the_commands_split_and_join_again(tmp_path):
+    model, parts, again = tmp_path / "a model.tflite", tmp_path / "its parts", tmp_path / "again.tflite"
+    model.write_bytes(join_models(small_models.base(), small_models.head(), bypass=True))
+    done = CliRunner().invoke(main, ["split", "-q", str(model), str(parts)])
+    assert (done.exit_code, done.stdout) == (
+        0,
+        f"{parts / 'base.tflite'} and head.tflite, cut at embedding: uint8 [1, 1, 1, 16]\n",
+    )
+    files = [str(parts / "base.tflite"), str(parts / "head.tflite"), str(again)]
+    done = CliRunner().invoke(main, ["join", *files, "--bypass", "--json"])
+    assert json.loads(done.stdout) == {
+        "model": str(again),
+        "ops": ["CONV_2D", "L2_NORMALIZATION", "CONV_2D", "MUL", "RESHAPE", "SOFTMAX"],
+        "inputs": ["image"],
+        "outputs": ["head/probabilities", "embedding"],
+    }
+    assert again.read_bytes() == model.read_bytes()
 
 
 def test_the_stage_names_the_file_that_is_wrong(tmp_path):

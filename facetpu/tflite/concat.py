@@ -13,10 +13,19 @@ from typing import Any
 import numpy as np
 
 from ..errors import FacetpuError
-from .edit import MIN_RUNTIME, drop_unused, moved, only_graph, same_constant, warn_of_packed_files
+from .edit import (
+    MIN_RUNTIME,
+    drop_unused,
+    moved,
+    named_ends,
+    only_graph,
+    placed,
+    renumbered,
+    same_constant,
+    warn_of_packed_files,
+)
 from .flatbuffer import Record
 from .model import quantization, read_model, tensor_shape, type_name, write_model
-from .schema import new
 
 SCALE_TOLERANCE = 1e-5  # relative; the same scale after a trip through another tool's text
 
@@ -57,11 +66,11 @@ def join_models(
             if tensor.buffer:
                 tensor.buffer += len(model.buffers)
     graph.operators += [_operator(model, other, operator, place) for operator in added.operators]
-    base_outputs = [int(index) for index in graph.outputs]
-    outputs = [place[int(index)] for index in added.outputs]
+    base_outputs = graph.outputs.tolist()
+    outputs = placed(added.outputs, place).tolist()
     outputs += [index for index in base_outputs if bypass and index not in outputs]
     graph.outputs = np.array(outputs, np.int32)
-    model.signature_defs = _signatures(model, other, place, outputs)
+    model.signature_defs = _signatures(model, other, place)
     _add_metadata(model, other)
     model.buffers += other.buffers
     if _lists_classes(other.description):
@@ -143,27 +152,23 @@ def _operator(model: Record, other: Record, operator: Record, place: dict[int, i
     return joined
 
 
-def _signatures(model: Record, other: Record, place: dict[int, int], outputs: list[int]) -> list[Record]:
-    """The base's signatures with the head's outputs; tensors go by their own names where one has none."""
+def _signatures(model: Record, other: Record, place: dict[int, int]) -> list[Record]:
+    """The base's signatures with the outputs of the head's; a tensor without a name goes by its own."""
     graph = model.subgraphs[0]
-    if not model.signature_defs and not other.signature_defs:
-        return []
-    named = {entry.tensor_index: entry.name for entry in _outputs(model)}
-    named.update((place[entry.tensor_index], entry.name) for entry in _outputs(other))
-    given, made = (
-        [new("TensorMap", name=named.get(i, graph.tensors[i].name), tensor_index=i) for i in indices]
-        for indices in (graph.inputs.tolist(), outputs)
-    )
+    ends = placed(other.subgraphs[0].outputs, place)
+    heads = {signature.signature_key: signature for signature in reversed(other.signature_defs)}
     joined = []
     for signature in model.signature_defs or other.signature_defs:
-        joined.append(copy.copy(signature))
-        joined[-1].inputs = signature.inputs if model.signature_defs else given
-        joined[-1].outputs = made
+        head = heads.get(signature.signature_key) or next(iter(heads.values()), None)
+        made = named_ends(renumbered(head.outputs if head else (), place), ends, graph)
+        whole = copy.copy(signature)
+        if model.signature_defs:
+            made += signature.outputs or []
+        else:
+            whole.inputs = named_ends((), graph.inputs, graph)
+        whole.outputs = named_ends(made, graph.outputs, graph)
+        joined.append(whole)
     return joined
-
-
-def _outputs(model: Record) -> list[Record]:
-    return [entry for signature in model.signature_defs for entry in signature.outputs or []]
 
 
 def _add_metadata(model: Record, other: Record) -> None:

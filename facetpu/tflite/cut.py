@@ -11,14 +11,15 @@ from .edit import (
     drop_unused,
     is_constant,
     moved,
+    named_ends,
     only_graph,
     placed,
+    renumbered,
     same_constant,
     warn_of_packed_files,
 )
 from .flatbuffer import Record
 from .model import NO_TENSOR, op_name, read_model, write_model
-from .schema import new
 
 log = logging.getLogger(__name__)
 
@@ -136,20 +137,10 @@ def _part(model: Record, operators: list[Record], inputs: list[int], outputs: li
 
 
 def _signature(signature: Record, piece: Record, place: dict[int, int]) -> Record:
-    """The signature of a part: the model's names, and the tensor's own for the one at the cut."""
-    named = {
-        place[entry.tensor_index]: entry.name
-        for entry in (signature.inputs or []) + (signature.outputs or [])
-        if entry.tensor_index in place
-    }
+    """The signature of a part; the tensor at the cut goes by its own name."""
     part = copy.copy(signature)
-    part.inputs, part.outputs = (
-        [
-            new("TensorMap", name=named.get(int(i), piece.tensors[i].name), tensor_index=int(i))
-            for i in indices
-        ]
-        for indices in (piece.inputs, piece.outputs)
-    )
+    part.inputs = named_ends(renumbered(signature.inputs, place), piece.inputs, piece)
+    part.outputs = named_ends(renumbered(signature.outputs, place), piece.outputs, piece)
     return part
 
 

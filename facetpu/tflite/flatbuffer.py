@@ -334,18 +334,14 @@ class _Writer:
         elif field.kind in ("table", "union"):
             self.table(patch, value, path)
         elif field.kind == "text":
-            raw = str(value).encode("utf-8", "surrogateescape")
-            self.vector(patch, raw, len(raw), 4)
+            text = str(value).encode("utf-8", "surrogateescape")
+            self.vector(patch, text, len(text), field.align)
             self.out += b"\0"
         else:
             dtype = self.schema.dtypes["uint8" if field.kind == "bytes" else field.of]
             array = self.array(value, dtype, path)
-            self.vector(
-                patch,
-                array.data.cast("B") if len(array) else b"",
-                len(array),
-                max(field.align, dtype.alignment),
-            )
+            raw = array.view(np.uint8).data
+            self.vector(patch, raw, len(array), max(field.align, dtype.alignment))
             if field.kind == "bytes":
                 self.out += b"\0"
 
