@@ -78,6 +78,13 @@ CASES = [
         new("ReducerOptions", keep_dims=True),
         "averages 6 channels: make them a multiple of 4",
     ),
+    (
+        "MAX_POOL_2D",
+        ([1, 4, 4, 8], [1, 2, 2, 8]),
+        None,
+        new("Pool2DOptions", fused_activation_function=-1),
+        "has activation -1 fused into it: make that an op of its own",
+    ),
     ("MEAN", ([1, 4, 4, 6], [1, 6]), np.array([1, 2], INT), None, ""),
     ("MEAN", ([1, 4, 4, 8], [1, 4, 4, 1]), np.array([-1], INT), None, ""),
     (

@@ -176,7 +176,7 @@ def _layer(record: Any) -> Layer:
         zero_point=numerics.zero_point if numerics else 0,
         executions=record.execution_count_per_inference,
         cached_on_dram=record.cache_on_dram,
-        shape=None if ranges is None else tuple(int(last - first + 1) for first, last in ranges),
+        shape=None if ranges is None else tuple(int(last) - int(first) + 1 for first, last in ranges),
     )
 
 
