@@ -44,7 +44,9 @@ def same(left: Gallery, right: Gallery) -> bool:
 
 @settings(max_examples=20, deadline=None)
 @given(st.dictionaries(st.text(min_size=1, max_size=8), st.integers(1, 4), min_size=1, max_size=5))
-def test_a_gallery_is_read_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, counts: dict[str, int]) -> None:
+def test_a_gallery_is_read_as_it_was_written(
+    tmp_path_factory: pytest.TempPathFactory, counts: dict[str, int]
+) -> None:
     path = tmp_path_factory.mktemp("gallery") / "gallery.npz"
     gallery = gallery_of(counts)
     write_gallery(path, gallery)

@@ -152,9 +152,15 @@ def reference_row(embeddings: np.ndarray) -> tuple[list[int], float]:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10_000), st.lists(st.integers(1, 4), min_size=1, max_size=4), st.sampled_from([1.0, 1e-7, 0.0]))
+@given(
+    st.integers(0, 10_000),
+    st.lists(st.integers(1, 4), min_size=1, max_size=4),
+    st.sampled_from([1.0, 1e-7, 0.0]),
+)
 def test_rows_are_corals_sum_norm_and_rounding(seed: int, counts: list[int], size: float) -> None:
-    embeddings = [unit_rows(count, DIM, seed + index) * np.float32(size) for index, count in enumerate(counts)]
+    embeddings = [
+        unit_rows(count, DIM, seed + index) * np.float32(size) for index, count in enumerate(counts)
+    ]
     engine = ImprintingEngine(build_head(unit_rows(2), 10.0, 0.02, 120))
     for class_id, rows in enumerate(embeddings):
         for row in rows:
@@ -191,8 +197,12 @@ def test_serialising_twice_gives_the_same_bytes_and_leaves_the_engine_as_it_was(
     assert engine.serialize_extractor_model() == extractor
 
 
-@pytest.mark.parametrize("description", ["MLIR Converted.", "0 1.5\n1 x\n", "", "0 0x1\n", "1_0 2.0\n", "0  1.0\n"])
-def test_a_description_that_is_no_list_of_norms_makes_no_class_trainable(model: bytes, description: str) -> None:
+@pytest.mark.parametrize(
+    "description", ["MLIR Converted.", "0 1.5\n1 x\n", "", "0 0x1\n", "1_0 2.0\n", "0  1.0\n"]
+)
+def test_a_description_that_is_no_list_of_norms_makes_no_class_trainable(
+    model: bytes, description: str
+) -> None:
     record = read_model(model)
     record.description = description
     engine = ImprintingEngine(write_model(record), keep_classes=True)

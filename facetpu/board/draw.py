@@ -27,8 +27,8 @@ def draw_faces(image: np.ndarray, faces: list[KnownFace]) -> np.ndarray:
         pen.rectangle((x1, y1, x2, y2), outline=colour, width=unit)
         text, (ink_left, ink_top, ink_right, ink_bottom) = _fitted(str(face), font)
         width, height = ink_right - ink_left, ink_bottom - ink_top
-        # Below the box, or inside it where the photo ends.
-        top = y2 if y2 + height + 2 * unit <= canvas.height else y2 - height - 2 * unit
+        # Below the box, or as far down as the photo goes.
+        top = max(0, min(y2, canvas.height - height - 2 * unit))
         left = max(0, min(x1, canvas.width - width - 2 * unit))
         pen.rectangle((left, top, left + width + 2 * unit, top + height + 2 * unit), fill=colour)
         pen.text((left + unit - ink_left, top + unit - ink_top), text, fill=(255, 255, 255), font=font)

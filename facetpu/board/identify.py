@@ -115,6 +115,8 @@ class Identifier:
     def faces(self, image: np.ndarray) -> list[KnownFace]:
         """Every face in ``image`` (uint8 [H, W, 3], RGB), the surest first."""
         sightings = self._reader.all_faces(image)
+        if not sightings:
+            return []
         matches = self.gallery.match(np.array([sighting.embedding for sighting in sightings]))
         return [
             KnownFace(

@@ -54,7 +54,9 @@ def read_cohort(path: Path, dim: int) -> Cohort:
     if cohort.embeddings.ndim != 2 or cohort.people.shape != cohort.embeddings.shape[:1]:
         raise FacetpuError(f"{path}: is damaged (it has other than one person an embedding); {advice}")
     if cohort.embeddings.shape[1] != dim:
-        raise FacetpuError(f"{path}: is of another model, with {cohort.embeddings.shape[1]} numbers; {advice}")
+        raise FacetpuError(
+            f"{path}: is of another model, with {cohort.embeddings.shape[1]} numbers; {advice}"
+        )
     return cohort
 
 
