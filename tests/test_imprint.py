@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def test_equals_corals_engine_on_a_model_that_it_wrote_before(data: Path) -> Non
 def check_golden(model: Path | bytes, case: Path) -> bytes:
     with np.load(case) as golden:
         engine = ImprintingEngine(model, bool(golden["keep_classes"]))
-        for embedding, class_id in zip(golden["embeddings"], golden["class_ids"]):
+        for embedding, class_id in zip(golden["embeddings"], golden["class_ids"], strict=True):
             engine.train(embedding, int(class_id))
         written = engine.serialize_model()
         expected, factor = golden["expected_kernel"], float(golden["scale_factor"])
@@ -137,7 +138,7 @@ def reference_row(embeddings: np.ndarray) -> tuple[list[int], float]:
     one = np.float32
     weights = [one(0)] * embeddings.shape[1]
     for embedding in embeddings:
-        weights = [one(weight + one(value)) for weight, value in zip(weights, embedding)]
+        weights = [one(weight + one(value)) for weight, value in zip(weights, embedding, strict=True)]
     total = one(0)
     for weight in weights:
         total = one(total + one(weight * weight))

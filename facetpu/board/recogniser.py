@@ -39,7 +39,7 @@ def read_known(folder: ModelFolder) -> Gallery:
         )
     if gallery.alignment != folder.manifest().get("alignment", gallery.alignment):
         raise FacetpuError(
-            f"{folder.root / GALLERY}: was made from crops that were aligned otherwise; enrol the people again"
+            f"{folder.root / GALLERY}: was made from crops aligned otherwise; enrol the people again"
         )
     labels = read_labels(folder.root / LABELS)
     if labels != gallery.people:
