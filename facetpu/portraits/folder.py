@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
-import joblib
 import numpy as np
 
+from ..progress import progress
+from ..workers import each
 from .names import draw_names
 from .person import Person
 from .render import Sitter
 from .shot import Shot
 
-FEW = 100  # portraits drawn here rather than by workers, who take a second to start
+FEW = 100  # portraits that are drawn here: workers take seconds to start
+
+
+class _Job(NamedTuple):
+    """The portraits of one person."""
+
+    folder: Path
+    person: Person
+    photos: range
+    seed: int
+    size: int
 
 
 def draw_people(count: int, seed: int = 0) -> dict[str, Person]:
@@ -34,7 +45,7 @@ def write_people(folder: Path, people: int, photos_each: int, seed: int = 0, siz
         size: side of a portrait in pixels.
 
     Returns:
-        The photos, person by person.
+        The photos in sorted order.
     """
     return write_portraits(folder, draw_people(people, seed), range(photos_each), seed, size)
 
@@ -51,27 +62,34 @@ def write_portraits(
 
     A portrait depends on its person, its number, ``seed`` and ``size`` only.
 
+    Args:
+        folder: where each person's folder is made.
+        people: by name.
+        photos: their numbers.
+        seed: of the portraits.
+        size: side of a portrait in pixels.
+        workers: processes; one a core unless given, and none for a few portraits.
+
     Returns:
-        The photos, person by person.
+        The photos in sorted order.
     """
-    total = len(people) * len(photos)
-    jobs = 1 if total <= FEW else workers or len(os.sched_getaffinity(0))
-    calls = (
-        joblib.delayed(_write)(Path(folder) / name, person, photos, seed, size)
-        for name, person in people.items()
-    )
-    return [photo for written in joblib.Parallel(jobs)(calls) for photo in written]
+    jobs = [_Job(Path(folder) / name, person, photos, seed, size) for name, person in people.items()]
+    written: Iterable[list[Path]] = map(_write, jobs)
+    if len(jobs) * len(photos) > FEW:
+        written = each(_write, jobs, workers, cv2.setNumThreads, (1,))
+    return sorted(photo for some in progress(written, "render", len(jobs), "person") for photo in some)
 
 
-def _write(folder: Path, person: Person, photos: range, seed: int, size: int) -> list[Path]:
-    folder.mkdir(parents=True, exist_ok=True)
-    sitter = Sitter(person, size)
-    written = []
-    for number in photos:
-        rng = np.random.default_rng([79, seed, person.seed, number])
-        portrait = sitter.portrait(Shot.draw(rng), rng)
-        _, jpeg = cv2.imencode(".jpg", portrait.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 93])
-        path = folder / f"{number:03d}.jpg"
-        path.write_bytes(jpeg.tobytes())
-        written.append(path)
-    return written
+def _write(job: _Job) -> list[Path]:
+    job.folder.mkdir(parents=True, exist_ok=True)
+    sitter = Sitter(job.person, job.size)
+    return [_write_one(job, sitter, number) for number in job.photos]
+
+
+def _write_one(job: _Job, sitter: Sitter, number: int) -> Path:
+    rng = np.random.default_rng([79, job.seed, job.person.seed, number])
+    portrait = sitter.portrait(Shot.draw(rng), rng)
+    _, jpeg = cv2.imencode(".jpg", portrait.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 93])
+    path = job.folder / f"{number:03d}.jpg"
+    path.write_bytes(jpeg.tobytes())
+    return path

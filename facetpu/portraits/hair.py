@@ -89,12 +89,12 @@ def _cover(person: Person, sheet: Sheet, width: Array, locks: Array, fine: Array
             outer, step(1.0 - np.hypot(sheet.u / size, (v - centre) / (0.85 * size)) + 0.06 * locks, 0.1)
         )
     hairline = hair.hairline + 0.5 * x**3.2 - hair.recession * 0.26 * gauss(x, 0.55, 0.22)
-    ragged, softness = 0.012, 0.16
+    ragged, softness = 0.012, 0.12
     if hair.fringe:
         swept = 0.2 * abs(hair.sweep) * sheet.u * np.sign(hair.part)
         hairline = hairline + (0.42 * hair.fringe + swept) * step(0.95 - x, 0.45)
         ragged, softness = 0.03 + 0.03 * hair.fringe, 0.06
-    roots = hairline + ragged * locks + 0.3 * softness * fine
+    roots = hairline + ragged * locks + 0.02 * fine
     above = step(roots - v, softness)
     if hair.long:
         inner = 0.94 - 0.1 * step(v - 0.35, 0.7) - 0.24 * step(v - 1.1, 0.7)
@@ -149,8 +149,8 @@ def draw_beard(person: Person, sheet: Sheet) -> None:
     cover = np.maximum(
         np.maximum(jaw, patch) * min(1.0, 1.4 * hair.beard), above * min(1.0, 1.4 * hair.moustache)
     )
-    cover *= np.clip(0.88 + 0.15 * grain, 0, 0.97)
-    part.paint(cover, hair.colour.reshape(3, 1, 1) * (0.8 + 0.16 * grain))
+    cover *= np.clip(0.92 + 0.08 * grain, 0, 0.98)
+    part.paint(cover, hair.colour.reshape(3, 1, 1) * (0.8 + 0.11 * grain))
     part.gloss *= 1.0 - 0.9 * cover
     part.height += cover * (0.045 + 0.006 * grain)
 

@@ -94,7 +94,7 @@ def _draw_bust(person: Person, shot: Shot, sheet: Sheet) -> None:
     man = 0.5 + 0.5 * person.masculine
     x, v = np.abs(sheet.u), sheet.v
     half = (0.49 + 0.12 * man) * (1.0 + 0.1 * (np.clip(v, -1.0, 0.6) - 0.2) ** 2)
-    slope = 0.62 + 0.2 * x**1.6 - 0.3 * np.exp(-np.maximum(x - half, 0.0) / 0.16)
+    slope = 0.3 + 0.2 * x**1.6 + 0.32 * step(x - half - 0.12, 0.6)
     shoulder = slope + 2.2 * np.maximum(x - 1.55 - 0.2 * man, 0.0) ** 2
     torso = step(v - shoulder, 3.0 * sheet.pixel)
     neck = step(half - x, 3.0 * sheet.pixel) * step(v + 0.9, 0.05)

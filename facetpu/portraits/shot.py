@@ -63,7 +63,7 @@ class Shot(NamedTuple):
         warmth = spread(0.05)
         warm = np.array([1 + warmth, 1.0, 1 - 1.3 * warmth])
         cool = np.array([1 - 0.5 * warmth, 1.0, 1 + 0.7 * warmth])
-        mirth = float(np.clip(rng.normal(0.5, 0.35), -0.2, 1.1))
+        mirth = float(np.clip(rng.normal(0.5, 0.33), -0.05, 1.1))
         return cls(
             yaw=spread(0.17),
             pitch=spread(0.08),
