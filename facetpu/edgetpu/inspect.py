@@ -1,0 +1,206 @@
+"""``facetpu inspect``: what is in a model, and where each op of it runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import FacetpuError
+from ..tflite.model import read_model, tensor_shape, type_name
+from .compiled import CUSTOM_OP, Executable, Package, is_compiled, read_packages
+from .graph import Op, ops_of
+from .imprinting import imprinting_problem
+from .support import OpReport, check
+
+# What the chip keeps of a small model's parameters; large activations take from it.
+CACHE_BYTES = round(7.7 * 2**20)
+_LEFT = "left on the CPU by the compiler, or joined to the model after it"
+
+
+class TensorReport(NamedTuple):
+    """An input or output; ``scale`` and ``zero_point`` are None where it is not quantised."""
+
+    name: str
+    type: str
+    shape: list[int]
+    scale: float | None
+    zero_point: int | None
+    size_bytes: int
+
+    def __str__(self) -> str:
+        size = f"{self.type} {self.shape}, {self.size_bytes:,} bytes"
+        quantised = "" if self.scale is None else f", scale {self.scale:.6g}, zero point {self.zero_point}"
+        return f"{_printable(self.name)}: {size}{quantised}"
+
+
+class Inspection(NamedTuple):
+    """What a model holds.
+
+    ``parameters`` (``cached_bytes`` kept on the chip, ``streamed_bytes`` sent at every inference),
+    ``min_runtime_version`` and ``programs`` are of a compiled model; ``estimate`` (``parameter_bytes``
+    of the ops that would run on the TPU, against ``cache_bytes``) is of one that is not. ``imprinting``
+    says whether Coral's engine takes it: ``accepted`` and ``problem``.
+    """
+
+    model: Path
+    size_bytes: int
+    description: str
+    compiled: bool
+    inputs: list[TensorReport]
+    outputs: list[TensorReport]
+    ops: list[OpReport]
+    tpu_ops: int
+    cpu_ops: int
+    parameters: dict[str, int] | None
+    min_runtime_version: int | None
+    programs: list[Executable]
+    estimate: dict[str, int] | None
+    imprinting: dict[str, Any]
+
+    def __str__(self) -> str:
+        state = "compiled for the Edge TPU" if self.compiled else "not compiled"
+        lines = [f"{self.model}: {_mib(self.size_bytes)}, {state}"]
+        lines += [f"input    {tensor}" for tensor in self.inputs]
+        lines += [f"output   {tensor}" for tensor in self.outputs]
+        once = "" if self.compiled else ", once compiled"
+        lines += [f"ops      {self.tpu_ops} on the Edge TPU, {self.cpu_ops} on the CPU{once}"]
+        lines += [f"  {row}" for row in op_table(self.ops)]
+        lines += [f"memory   {text}" for text in self._memory()]
+        problem = self.imprinting["problem"]
+        lines.append("imprint  Coral's engine " + (f"refuses it: {problem}" if problem else "takes it"))
+        return "\n".join(lines)
+
+    def _memory(self) -> list[str]:
+        if self.estimate is not None:
+            size = self.estimate["parameter_bytes"]
+            fits = "which fits" if size < self.estimate["cache_bytes"] else "the rest is streamed every time"
+            return [
+                f"{_mib(size)} of parameters and a little more once compiled; the chip keeps about "
+                f"{_mib(self.estimate['cache_bytes'])}, {fits}"
+            ] * bool(size)
+        if self.parameters is None:
+            return []
+        lines = [
+            f"{_mib(self.parameters['cached_bytes'])} of parameters cached on the chip, "
+            f"{_mib(self.parameters['streamed_bytes'])} streamed at every inference"
+        ]
+        if self.min_runtime_version:
+            lines.append(f"needs Edge TPU runtime {self.min_runtime_version} or newer")
+        return lines
+
+
+def inspect(model: Path) -> Inspection:
+    """Read a model and say what is in it and where its ops run.
+
+    Args:
+        model: a .tflite file, compiled or not.
+
+    Raises:
+        FacetpuError: it is a folder, or no whole .tflite file.
+    """
+    path = Path(model)
+    if path.is_dir():
+        names = ", ".join(sorted(file.name for file in path.glob("*.tflite")))
+        raise FacetpuError(f"{path}: is a folder; name one model{' in it: ' + names if names else ''}")
+    record = read_model(path)
+    packages = read_packages(record, str(path))
+    reports = _compiled_ops(record) if packages else check(record, str(path))
+    on_tpu = sum(report.target == "TPU" for report in reports)
+    graph = record.subgraphs[0]
+    problem = imprinting_problem(record, str(path))
+    return Inspection(
+        model=path,
+        size_bytes=path.stat().st_size,
+        description=record.description or "",
+        compiled=is_compiled(record),
+        inputs=[_tensor(graph.tensors[i]) for i in graph.inputs],
+        outputs=[_tensor(graph.tensors[i]) for i in graph.outputs],
+        ops=reports,
+        tpu_ops=on_tpu,
+        cpu_ops=len(reports) - on_tpu,
+        parameters=parameters_of(packages) if packages else None,
+        min_runtime_version=max((package.min_runtime_version for package in packages), default=0) or None,
+        programs=[program for package in packages for program in package.executables],
+        estimate=None if packages else _estimate(record, reports),
+        imprinting={"accepted": not problem, "problem": problem},
+    )
+
+
+def parameters_of(packages: list[Package]) -> dict[str, int]:
+    """Bytes of parameters cached on the chip, and streamed to it at every inference."""
+    return {
+        "cached_bytes": sum(package.parameter_bytes(cached=True) for package in packages),
+        "streamed_bytes": sum(package.parameter_bytes(cached=False) for package in packages),
+    }
+
+
+def op_table(ops: list[OpReport]) -> list[str]:
+    """A line for each run of ops with one target and reason: their numbers, their kinds, and why."""
+    rows = []
+    for (target, reason), run in groupby(ops, key=lambda op: (op.target, op.reason)):
+        members = list(run)
+        first, last = members[0].index, members[-1].index
+        kinds = Counter(op.op for op in members)
+        names = ", ".join(f"{count} x {name}" if count > 1 else name for name, count in kinds.items())
+        numbers = str(first) if first == last else f"{first}-{last}"
+        rows.append(f"{numbers:>7}  {target}  {names}" + (f": {reason}" if reason else ""))
+    return rows
+
+
+def _compiled_ops(model: Any) -> list[OpReport]:
+    """The ops of a compiled model: what the compiler took is one op, the others run on the CPU."""
+    return [
+        OpReport(op.index, op.name, op.version, "TPU", "")
+        if op.name == CUSTOM_OP
+        else OpReport(op.index, op.name, op.version, "CPU", _LEFT)
+        for op in ops_of(model)
+    ]
+
+
+def _estimate(model: Any, reports: list[OpReport]) -> dict[str, int]:
+    mapped = [op for op, report in zip(ops_of(model), reports) if report.target == "TPU"]
+    buffers = {number for op in mapped for number in _constants(op)}
+    return {
+        "parameter_bytes": sum(len(model.buffers[number].data) for number in buffers),
+        "cache_bytes": CACHE_BYTES,
+    }
+
+
+def _constants(op: Op) -> set[int]:
+    return {tensor.buffer for tensor in op.inputs if tensor is not None and op.is_constant(tensor)}
+
+
+def _tensor(tensor: Any) -> TensorReport:
+    shape = list(tensor_shape(tensor))
+    params = tensor.quantization
+    quantised = params is not None and params.scale is not None and len(params.scale) == 1
+    points = params.zero_point if quantised else None
+    return TensorReport(
+        name=tensor.name or "",
+        type=type_name(tensor),
+        shape=shape,
+        scale=float(params.scale[0]) if quantised else None,
+        zero_point=(int(points[0]) if points is not None and len(points) else 0) if quantised else None,
+        size_bytes=_item_size(type_name(tensor)) * int(np.prod(shape, dtype=np.int64)),
+    )
+
+
+def _item_size(name: str) -> int:
+    """Bytes of one element; 0 for types that NumPy has not."""
+    try:
+        return np.dtype(name).itemsize
+    except (TypeError, ValueError):
+        return 0
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.2f} MiB"
+
+
+def _printable(name: str) -> str:
+    """A name out of a file, without what would move a terminal's cursor."""
+    return name if name.isprintable() else ascii(name)

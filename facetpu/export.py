@@ -1,0 +1,240 @@
+"""A trained run, or a frozen graph -> the folder that a board needs: models, detector, thresholds."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .artefacts import (
+    check_new,
+    digest,
+    finished,
+    new_folder,
+    read_manifest,
+    write_bytes,
+    write_manifest,
+    write_text,
+)
+from .board.embed import Embedder
+from .calibration import read_sample
+from .edgetpu.imprinting import imprinting_problem
+from .edgetpu.support import check
+from .errors import FacetpuError
+from .metrics import threshold_at_far
+from .mtcnn.weights import write_networks
+from .people import check_folder
+from .stages.compile import compile_models
+from .stages.freeze import find_checkpoint, freeze
+from .stages.quantize import frozen_digests, quantize
+from .tflite.concat import join_models
+from .tflite.model import read_model
+
+log = logging.getLogger(__name__)
+
+COHORT = 1000  # crops at most, whose embeddings go along as other people's faces
+FALSE_ACCEPTS = 0.01  # share of pairs of different people that the 1:1 threshold lets through
+
+
+class ExportResult(NamedTuple):
+    """What the folder holds, and how good it is."""
+
+    out: Path
+    image_size: int
+    embedding_dim: int
+    people: int
+    cosine: float  # of the integer and the float embeddings
+    threshold: float  # 1:1 cosine
+    tpu_ops: int  # of the base, as foretold, or as compiled
+    cpu_ops: int
+    compiled: bool
+
+    def __str__(self) -> str:
+        state = "compiled for the Edge TPU" if self.compiled else "not compiled; --edgetpu does that"
+        return (
+            f"{self.out}: {self.image_size} px -> embedding of {self.embedding_dim}, {self.people} people, "
+            f"int8 to float cosine {self.cosine:.4f}, threshold {self.threshold:.3f}\n"
+            f"  base: {self.tpu_ops} ops for the Edge TPU, {self.cpu_ops} for the CPU; {state}"
+        )
+
+
+def export(
+    source: Path,
+    out: Path,
+    edgetpu: bool = False,
+    calibration: Path | None = None,
+    samples: int = 200,
+    compiler: str | None = None,
+    overwrite: bool = False,
+) -> ExportResult:
+    """Turn ``source`` into all that a board needs: freeze, quantise, write the head, join, compile.
+
+    Args:
+        source: a folder of ``facetpu train`` or ``freeze``, or a frozen graph (.pb).
+        out: the folder to write.
+        edgetpu: compile the base for the Edge TPU too; without the compiler all else is made first.
+        calibration: a folder of crops or of records; the run's own records unless given.
+        samples: how many crops to calibrate on.
+        compiler: the ``edgetpu_compiler`` to call; found on PATH unless given.
+        overwrite: replace ``out``.
+
+    Raises:
+        FacetpuError: ``source`` cannot be exported, the crops do not fit it, or with ``edgetpu`` there
+            is no compiler or it failed.
+    """
+    source, out = Path(source), Path(out)
+    inputs = _source_digests(source)
+    calibration = _calibration(source, calibration)
+    inputs["calibration"] = digest(calibration, times=not read_manifest(calibration))
+    config = {"samples": samples}
+    if finished(out, "export", config, inputs):
+        log.info("%s: is up to date", out)
+    else:
+        check_new(out, overwrite)
+        with new_folder(out, overwrite) as folder:
+            made = _make(source, folder, calibration, samples)
+            write_manifest(folder, "export", config, inputs, **made)
+    if edgetpu and "compiled" not in read_manifest(out):
+        _compile(out, compiler)
+    return _result(out)
+
+
+def _source_digests(source: Path) -> dict[str, str]:
+    """What the outcome depends on in ``source``.
+
+    Raises:
+        FacetpuError: it is nothing that can be exported.
+    """
+    if read_manifest(source).get("stage") == "train":
+        return find_checkpoint(source).inputs
+    if read_manifest(source).get("stage") == "freeze" or (source.is_file() and source.suffix == ".pb"):
+        return frozen_digests(source)
+    if not source.exists():
+        raise FacetpuError(f"{source}: no such run or frozen graph")
+    raise FacetpuError(f"{source}: is no run of facetpu train and no frozen graph (.pb)")
+
+
+def _calibration(source: Path, given: Path | None) -> Path:
+    """The folder of crops or records to calibrate on."""
+    if given is not None:
+        check_folder(given)
+        return Path(given)
+    records = read_manifest(source).get("records")
+    if records is None:
+        raise FacetpuError(f"{source}: does not say what it was trained on; give crops with --calibration")
+    folder = Path(os.path.normpath(source.resolve() / records))
+    if not folder.is_dir():
+        raise FacetpuError(f"{folder}: the records of {source} are gone; give crops with --calibration")
+    return folder
+
+
+def _make(source: Path, folder: Path, calibration: Path, samples: int) -> dict[str, Any]:
+    """Fill ``folder`` with all but the compiled models; returns what its manifest says."""
+    steps = folder / ".steps"
+    steps.mkdir()
+    frozen, stages = source, {}
+    if read_manifest(source).get("stage") == "train":
+        frozen = steps / "frozen"
+        stages["freeze"] = _figures(freeze(source, frozen))
+    quantized = steps / "quantized"
+    stages["quantize"] = _figures(quantize(frozen, quantized, calibration, samples))
+    made = read_manifest(quantized)
+    for name in ("base.tflite", "base_float.tflite", "head.tflite", "labels.txt"):
+        os.replace(quantized / name, folder / name)
+    shutil.rmtree(steps)
+
+    _join(folder / "base.tflite", folder / "head.tflite", folder / "model.tflite")
+    (folder / "detector").mkdir()
+    write_networks(folder / "detector")
+    embedder = Embedder(folder / "base.tflite")
+    threshold = _write_cohort(folder / "cohort.npz", embedder, calibration)
+    ops = check(read_model(folder / "base.tflite"))
+    on_tpu = sum(op.target == "TPU" for op in ops)
+    made = {
+        "alignment": made["alignment"],
+        "embedding_dim": embedder.dim,
+        "people": made["people"],
+        "cosine": made["cosine"],
+        "threshold": threshold,
+        "tpu_ops": on_tpu,
+        "cpu_ops": len(ops) - on_tpu,
+    }
+    _write_report(folder, {"stages": stages, "figures": made, "ops": [op._asdict() for op in ops]})
+    return made
+
+
+def _join(base: Path, head: Path, out: Path) -> None:
+    """Write ``base`` and ``head`` as the one model ``out``, which must be fit for imprinting."""
+    joined = join_models(base.read_bytes(), head.read_bytes(), base_name=str(base), head_name=str(head))
+    problem = imprinting_problem(read_model(joined, str(out)))
+    if problem:
+        raise FacetpuError(f"{out}: Coral's imprinting engine would refuse it: {problem}")
+    write_bytes(out, joined, overwrite=True)
+
+
+def _write_cohort(path: Path, embedder: Embedder, calibration: Path) -> float:
+    """Write the embeddings of other people's faces; returns the 1:1 threshold that they give."""
+    sample = read_sample(calibration, COHORT, embedder.size)
+    embeddings = embedder.embed(sample.crops)
+    np.savez(path, embeddings=embeddings, people=sample.people)
+    different = np.triu(sample.people[:, None] != sample.people)
+    return threshold_at_far((embeddings @ embeddings.T)[different], FALSE_ACCEPTS)
+
+
+def _compile(out: Path, compiler: str | None) -> None:
+    """Add the models for the Edge TPU to the finished folder ``out``.
+
+    Raises:
+        FacetpuError: there is no compiler, or it failed; ``out`` stays as it is.
+    """
+    with tempfile.TemporaryDirectory() as work:
+        try:
+            result = compile_models([out / "base.tflite"], Path(work) / "compiled", compiler=compiler)
+        except FacetpuError as error:
+            raise FacetpuError(
+                f"{error}; {out} has all else: once base_edgetpu.tflite is there, run facetpu join "
+                "base_edgetpu.tflite head.tflite model_edgetpu.tflite in it"
+            ) from None
+        (model,) = result.models
+        write_bytes(out / "base_edgetpu.tflite", model.model.read_bytes(), overwrite=True)
+    _join(out / "base_edgetpu.tflite", out / "head.tflite", out / "model_edgetpu.tflite")
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    compiled = {"compiler_version": result.compiler_version, **_figures(model)}
+    report["stages"]["compile"] = {key: value for key, value in compiled.items() if key != "ops"}
+    report["ops"] = [op._asdict() for op in model.ops]
+    _write_report(out, report)
+    manifest = read_manifest(out)
+    manifest.update(compiled=True, tpu_ops=model.tpu_ops, cpu_ops=model.cpu_ops)
+    manifest.pop("version")
+    write_manifest(out, **manifest)
+
+
+def _figures(result: Any) -> dict[str, Any]:
+    """A stage's result without its paths."""
+    return {key: value for key, value in result._asdict().items() if not isinstance(value, Path)}
+
+
+def _write_report(folder: Path, report: dict[str, Any]) -> None:
+    text = json.dumps(report, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    write_text(folder / "report.json", text, overwrite=True)
+
+
+def _result(out: Path) -> ExportResult:
+    manifest = read_manifest(out)
+    return ExportResult(
+        out,
+        manifest["alignment"]["size"],
+        manifest["embedding_dim"],
+        manifest["people"],
+        manifest["cosine"],
+        manifest["threshold"],
+        manifest["tpu_ops"],
+        manifest["cpu_ops"],
+        "compiled" in manifest,
+    )

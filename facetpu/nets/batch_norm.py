@@ -1,0 +1,37 @@
+"""Batch normalisation for tf-slim layers, with the variables that slim's public checkpoints hold.
+
+``slim.batch_norm`` itself fails on every TensorFlow of today: it needs ``tf_keras.legacy_tf_layers``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .tensorflow import slim, tf, v1
+
+EPSILON = 0.001
+
+
+def batch_norm(inputs: Any, decay: float, is_training: bool) -> Any:
+    """Normalise over all but the last axis; a ``normalizer_fn`` of slim's layers.
+
+    Args:
+        inputs: float32 ``[B, H, W, C]``.
+        decay: share of the old moving average kept at each training step.
+        is_training: use and record the batch's statistics rather than the moving averages.
+    """
+    channels = [inputs.shape[-1]]
+    zeros, ones = v1.zeros_initializer(), v1.ones_initializer()
+    with v1.variable_scope("BatchNorm"):
+        gamma = slim.model_variable("gamma", channels, initializer=ones)
+        beta = slim.model_variable("beta", channels, initializer=zeros)
+        moving_mean = slim.model_variable("moving_mean", channels, initializer=zeros, trainable=False)
+        moving_variance = slim.model_variable("moving_variance", channels, initializer=ones, trainable=False)
+    if not is_training:
+        return v1.nn.fused_batch_norm(
+            inputs, gamma, beta, moving_mean, moving_variance, epsilon=EPSILON, is_training=False
+        )[0]
+    outputs, mean, variance = v1.nn.fused_batch_norm(inputs, gamma, beta, epsilon=EPSILON, is_training=True)
+    for average, value in ((moving_mean, mean), (moving_variance, variance)):
+        average.assign_sub((1 - decay) * (average - tf.stop_gradient(value)))
+    return outputs

@@ -1,0 +1,49 @@
+"""TensorFlow and tf-slim, imported once and quietly: ``from facetpu.nets.tensorflow import slim, tf, v1``.
+
+tf-slim's layers train in TF2 style only with the Keras of TensorFlow 1 and 2 (the package
+tf-keras), which an environment variable chooses before TensorFlow is imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+import warnings
+from typing import Iterator
+
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what C++ writes to stderr before its log level counts; an exception lets it through."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+with _quiet():
+    import tensorflow as tf
+    import tf_slim as slim
+
+    tf.config.list_physical_devices()
+
+v1 = tf.compat.v1
+tf.get_logger().setLevel("ERROR")
+# tf-slim calls Keras in the ways of TensorFlow 1.
+warnings.filterwarnings("ignore", message=r"`layer\.(apply|updates)`")
+
+__all__ = ["slim", "tf", "v1"]
