@@ -195,6 +195,12 @@ def resize_area(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return result
 
 
+def one_thread() -> None:
+    """Have OpenCV compute with one thread: for processes of which there is one a core."""
+    if cv2 is not None:
+        cv2.setNumThreads(1)
+
+
 def _pixels(image: Any, path: Path) -> np.ndarray:
     """uint8 [H, W, 3] RGB of a loaded Pillow image of any mode."""
     if image.mode.startswith("I"):  # "I;16" in its byte orders; "I" is how older Pillows read 16 bits

@@ -34,7 +34,7 @@ FLOORS = [
     {"mtcnn", "metrics", "pairs", "edgetpu"},
     {"tflite"},
     {"image", "runtime", "config", "people", "options"},
-    {"labels", "progress"},
+    {"labels", "progress", "workers"},
     {"artefacts"},
     {"errors"},
     {"__init__"},

@@ -68,7 +68,7 @@ class Detector:
         """Boxes, scores and offsets that P-Net proposes at one level of the pyramid."""
         height, width = (math.ceil(side * scale) for side in image.shape[:2])
         level = resize_area(image, height, width)
-        cells = np.concatenate([self._pnet(strip)[0] for strip in _strips(level)])
+        cells = np.concatenate([self._pnet(strip) for strip in _strips(level)])
         x, y = np.nonzero((cells[:, :, 0] >= _logit(PROPOSED)).T)
         boxes = cell_boxes(x, y, scale)
         # The reference has it so, and its boxes are what this detector is measured by.
@@ -131,22 +131,27 @@ class _Network:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        model = interpreter(path)
+        model.allocate_tensors()
+        image = model.get_input_details()[0]
+        self._input: int = image["index"]
+        self._output: int = model.get_output_details()[0]["index"]
         self._interpreters: OrderedDict[tuple[int, ...], Any] = OrderedDict()
-        interpreter(path).allocate_tensors()  # A missing or damaged file shows now.
+        self._interpreters[tuple(image["shape"][1:])] = model
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """The output for pixels [H, W, 3] of any type: float32 [1, h, w, channels]."""
+        """The output for pixels [H, W, 3] of any type: float32 [h, w, channels]."""
         model = self._interpreter(image.shape)
-        model.set_tensor(model.get_input_details()[0]["index"], image[None].astype(np.float32))
+        model.set_tensor(self._input, image[None].astype(np.float32))
         model.invoke()
-        return model.get_tensor(model.get_output_details()[0]["index"])
+        return model.get_tensor(self._output)[0]
 
     def _interpreter(self, shape: tuple[int, ...]) -> Any:
         if shape in self._interpreters:
             self._interpreters.move_to_end(shape)
             return self._interpreters[shape]
         model = interpreter(self._path)
-        model.resize_tensor_input(model.get_input_details()[0]["index"], (1, *shape))
+        model.resize_tensor_input(self._input, (1, *shape))
         model.allocate_tensors()
         self._interpreters[shape] = model
         while len(self._interpreters) > 1 and sum(h * w for h, w, _ in self._interpreters) > _CACHED_PIXELS:
@@ -164,7 +169,7 @@ def _look(
     boxes = boxes[(boxes[:, 2:] >= boxes[:, :2]).all(axis=1)]
     if not len(boxes):
         return boxes, np.empty((0, 15), np.float32)
-    output = np.array([network(_crop(image, box, side))[0, 0, 0] for box in boxes])
+    output = np.array([network(_crop(image, box, side))[0, 0] for box in boxes])
     likely = output[:, 0] > _logit(threshold)
     return boxes[likely], output[likely]
 
