@@ -36,6 +36,10 @@ ADVICE_OF_ERRNO = {
 class FacetpuError(Exception):
     """A condition the user can mend; the message is one line and names the next action."""
 
+    def __str__(self) -> str:
+        # A path may hold a line break, or bytes that are no text.
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in super().__str__())
+
 
 def missing_module(error: ImportError) -> FacetpuError | None:
     """The advice for an import that failed for want of something to install; None for any other."""

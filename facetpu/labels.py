@@ -20,15 +20,17 @@ def check_name(name: str, where: str) -> str:
 
     Raises:
         FacetpuError: it is empty, starts or ends with white space, holds a control character or a
-            slash, or starts with a dot.
+            slash, or starts with a dot or, as pycoral takes that for the end of the id, a colon.
     """
     normal = unicodedata.normalize("NFC", name)
     if not normal or normal != normal.strip():
         raise FacetpuError(f"{where}: the name {name!r} is empty or has spaces around it; rename it")
     if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in normal):
         raise FacetpuError(f"{where}: the name {name!r} holds a line break or control character; rename it")
-    if "/" in normal or "\\" in normal or normal.startswith("."):
-        raise FacetpuError(f"{where}: the name {name!r} holds a slash or starts with a dot; rename it")
+    if "/" in normal or "\\" in normal or normal.startswith((".", ":")):
+        raise FacetpuError(
+            f"{where}: the name {name!r} holds a slash or starts with a dot or colon; rename it"
+        )
     return normal
 
 

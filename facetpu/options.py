@@ -36,9 +36,9 @@ def common(command: Command) -> Command:
             result = command(**arguments)
             if isinstance(result, Iterator):
                 for item in result:
-                    click.echo(as_document(item, indent=None) if as_json else str(item))
+                    _show(as_document(item, indent=None) if as_json else str(item))
             elif result is not None:
-                click.echo(as_document(result) if as_json else str(result))
+                _show(as_document(result) if as_json else str(result))
             problem = getattr(result, "problem", None)
             if problem:
                 _fail(problem)
@@ -82,6 +82,11 @@ def overwrite(command: Command) -> Command:
 def as_document(result: Any, indent: int | None = 2) -> str:
     """A NamedTuple, nested ones included, as one JSON document."""
     return json.dumps(_plain(result), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _show(text: str) -> None:
+    # A path may hold bytes that are no text: as \udcff they can be printed, and are JSON too.
+    click.echo(text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 def _plain(value: Any) -> Any:

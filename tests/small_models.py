@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
+from facetpu.artefacts import write_manifest
+from facetpu.board.threshold import Cohort, write_cohort
+from facetpu.labels import write_labels
+from facetpu.mtcnn.weights import write_networks
 from facetpu.tflite.build import Builder
 from facetpu.tflite.concat import join_models
 from facetpu.tflite.head import build_head
@@ -68,3 +74,19 @@ def build_model(base: bytes, people: int = 3, dim: int = DIM, scale_factor: floa
     """``base`` with a head of ``people`` random rows."""
     head = build_head(unit_rows(people, dim), scale_factor, OUTPUT_SCALE, OUTPUT_ZERO_POINT)
     return join_models(base, head)
+
+
+def write_export(folder: Path, seed: int = 0) -> Path:
+    """An export folder with a small base, all that a board needs in it."""
+    folder.mkdir()
+    base = build_base(seed)
+    (folder / "base.tflite").write_bytes(base)
+    (folder / "base_float.tflite").write_bytes(build_base(seed, floating=True))
+    (folder / "model.tflite").write_bytes(build_model(base))
+    write_labels(folder / "labels.txt", ["one", "two", "three"])
+    (folder / "detector").mkdir()
+    write_networks(folder / "detector")
+    write_cohort(folder / "cohort.npz", Cohort(unit_rows(200), np.arange(200, dtype=np.int32) // 2))
+    alignment = {"template": "arcface", "size": SIZE, "margin": 44}
+    write_manifest(folder, "export", {}, {}, alignment=alignment, embedding_dim=DIM, threshold=0.5)
+    return folder

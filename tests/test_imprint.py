@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def test_equals_corals_engine_on_a_model_that_it_wrote_before(data: Path) -> Non
 def check_golden(model: Path | bytes, case: Path) -> bytes:
     with np.load(case) as golden:
         engine = ImprintingEngine(model, bool(golden["keep_classes"]))
-        for embedding, class_id in zip(golden["embeddings"], golden["class_ids"]):
+        for embedding, class_id in zip(golden["embeddings"], golden["class_ids"], strict=True):
             engine.train(embedding, int(class_id))
         written = engine.serialize_model()
         expected, factor = golden["expected_kernel"], float(golden["scale_factor"])
@@ -137,7 +138,7 @@ def reference_row(embeddings: np.ndarray) -> tuple[list[int], float]:
     one = np.float32
     weights = [one(0)] * embeddings.shape[1]
     for embedding in embeddings:
-        weights = [one(weight + one(value)) for weight, value in zip(weights, embedding)]
+        weights = [one(weight + one(value)) for weight, value in zip(weights, embedding, strict=True)]
     total = one(0)
     for weight in weights:
         total = one(total + one(weight * weight))
@@ -152,9 +153,15 @@ def reference_row(embeddings: np.ndarray) -> tuple[list[int], float]:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10_000), st.lists(st.integers(1, 4), min_size=1, max_size=4), st.sampled_from([1.0, 1e-7, 0.0]))
+@given(
+    st.integers(0, 10_000),
+    st.lists(st.integers(1, 4), min_size=1, max_size=4),
+    st.sampled_from([1.0, 1e-7, 0.0]),
+)
 def test_rows_are_corals_sum_norm_and_rounding(seed: int, counts: list[int], size: float) -> None:
-    embeddings = [unit_rows(count, DIM, seed + index) * np.float32(size) for index, count in enumerate(counts)]
+    embeddings = [
+        unit_rows(count, DIM, seed + index) * np.float32(size) for index, count in enumerate(counts)
+    ]
     engine = ImprintingEngine(build_head(unit_rows(2), 10.0, 0.02, 120))
     for class_id, rows in enumerate(embeddings):
         for row in rows:
@@ -191,8 +198,12 @@ def test_serialising_twice_gives_the_same_bytes_and_leaves_the_engine_as_it_was(
     assert engine.serialize_extractor_model() == extractor
 
 
-@pytest.mark.parametrize("description", ["MLIR Converted.", "0 1.5\n1 x\n", "", "0 0x1\n", "1_0 2.0\n", "0  1.0\n"])
-def test_a_description_that_is_no_list_of_norms_makes_no_class_trainable(model: bytes, description: str) -> None:
+@pytest.mark.parametrize(
+    "description", ["MLIR Converted.", "0 1.5\n1 x\n", "", "0 0x1\n", "1_0 2.0\n", "0  1.0\n"]
+)
+def test_a_description_that_is_no_list_of_norms_makes_no_class_trainable(
+    model: bytes, description: str
+) -> None:
     record = read_model(model)
     record.description = description
     engine = ImprintingEngine(write_model(record), keep_classes=True)

@@ -25,12 +25,13 @@ def draw_faces(image: np.ndarray, faces: list[KnownFace]) -> np.ndarray:
         colour = KNOWN if face.name else STRANGER
         x1, y1, x2, y2 = face.box
         pen.rectangle((x1, y1, x2, y2), outline=colour, width=unit)
-        text, width, height = _fitted(str(face), font)
-        # Below the box, or inside it where the photo ends.
-        top = y2 if y2 + height + 2 * unit <= canvas.height else y2 - height - 2 * unit
+        text, (ink_left, ink_top, ink_right, ink_bottom) = _fitted(str(face), font)
+        width, height = ink_right - ink_left, ink_bottom - ink_top
+        # Below the box, or as far down as the photo goes.
+        top = max(0, min(y2, canvas.height - height - 2 * unit))
         left = max(0, min(x1, canvas.width - width - 2 * unit))
         pen.rectangle((left, top, left + width + 2 * unit, top + height + 2 * unit), fill=colour)
-        pen.text((left + unit, top + unit), text, fill=(255, 255, 255), font=font)
+        pen.text((left + unit - ink_left, top + unit - ink_top), text, fill=(255, 255, 255), font=font)
     return np.asarray(canvas)
 
 
@@ -43,10 +44,10 @@ def _font(size: int) -> Any:
     return ImageFont.load_default()
 
 
-def _fitted(text: str, font: Any) -> tuple[str, int, int]:
-    """``text`` as ``font`` can draw it, and the width and height that takes."""
+def _fitted(text: str, font: Any) -> tuple[str, tuple[int, int, int, int]]:
+    """``text`` as ``font`` can draw it, and the box of its ink: left, top, right, bottom."""
     if isinstance(font, ImageFont.FreeTypeFont):
-        _, _, width, height = font.getbbox(text)
-        return text, int(width), int(height)
+        left, top, right, bottom = font.getbbox(text)
+        return text, (int(left), int(top), int(right), int(bottom))
     text = text.encode("latin-1", "replace").decode("latin-1")
-    return (text, *font.getmask(text).size)
+    return text, (0, 0, *font.getmask(text).size)

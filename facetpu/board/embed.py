@@ -158,7 +158,10 @@ def _alignment(folder: ModelFolder, size: int) -> Alignment:
     given = folder.manifest().get("alignment")
     if given is None:
         return Alignment(size=size)
-    alignment = Alignment(**given)
+    try:
+        alignment = Alignment(**given)
+    except TypeError:
+        raise FacetpuError(f"{folder.root}: its manifest has no alignment that fits: {given}") from None
     if alignment.size != size:
         raise FacetpuError(
             f"{folder.root}: its manifest aligns to {alignment.size} px and its model takes {size} px; "

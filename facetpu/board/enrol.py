@@ -39,12 +39,23 @@ class Enrolled(NamedTuple):
 
 
 class ImprintResult(NamedTuple):
-    """The imprinted folder, whom it knows, from which cosine on, and where that is from."""
+    """The imprinted folder and whom it knows.
+
+    Attributes:
+        out: the folder.
+        people: everyone in its gallery, those enrolled before included.
+        threshold: cosine from which a face is known.
+        threshold_source: where that is from, in words.
+        left_out: photos of people who have others, each matched as if it were not in the gallery.
+        recognised: how many of them reach the threshold.
+    """
 
     out: Path
     people: list[Enrolled]
     threshold: float
     threshold_source: str
+    left_out: int
+    recognised: int
 
     def __str__(self) -> str:
         lines = []
@@ -53,6 +64,10 @@ class ImprintResult(NamedTuple):
             lines += [f"  refused {remark.photo}: {remark.text}" for remark in person.refused]
             lines += [f"  {remark.photo}: {remark.text}" for remark in person.remarks]
         lines.append(f"threshold {self.threshold:.3f}: {self.threshold_source}")
+        if self.left_out:
+            lines.append(
+                f"{self.recognised} of {self.left_out} photos are recognised by their person's others"
+            )
         lines.append(f"{self.out} knows {len(self.people)} people")
         return "\n".join(lines)
 
@@ -146,7 +161,7 @@ def _cohort(folder: ModelFolder, others: list[Path] | None, reader: FaceReader) 
     """The faces to set the threshold by: those in the photos ``others``, else the model's own."""
     if others is None:
         path = folder.root / COHORT
-        return read_cohort(path) if path.is_file() else None
+        return read_cohort(path, reader.embedder.dim) if path.is_file() else None
     faces = []
     for photo in progress(others, "strangers"):
         try:
@@ -159,7 +174,8 @@ def _cohort(folder: ModelFolder, others: list[Path] | None, reader: FaceReader) 
 
 def _report(out: Path, gallery: Gallery, intake: Intake, source: str) -> ImprintResult:
     """What to tell of everyone in ``gallery``, those enrolled before included."""
-    scores = dict(zip(gallery.photos, genuine_scores(gallery)))
+    genuine = genuine_scores(gallery)
+    scores = dict(zip(gallery.photos, genuine))
     people = []
     for class_id, name in enumerate(gallery.people):
         added = [portrait for portrait in intake.portraits if portrait.name == name]
@@ -178,7 +194,15 @@ def _report(out: Path, gallery: Gallery, intake: Intake, source: str) -> Imprint
         if photos == 1:
             log.warning("%s: one photo only; five to ten make a surer model", name)
         people.append(Enrolled(name, photos, len(added), intake.refused.get(name, []), remarks))
-    return ImprintResult(Path(out), people, gallery.threshold, source)
+    left_out = genuine[np.isfinite(genuine)]
+    return ImprintResult(
+        Path(out),
+        people,
+        gallery.threshold,
+        source,
+        left_out=len(left_out),
+        recognised=int((left_out >= gallery.threshold).sum()),
+    )
 
 
 def _write(partial: Path, folder: ModelFolder, gallery: Gallery, cohort: Cohort | None) -> None:

@@ -6,10 +6,9 @@ their embeddings' mean, and what is further from everyone than ``threshold`` is 
 
 from __future__ import annotations
 
+import io
 import json
 import os
-import zipfile
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -147,17 +146,33 @@ def read_gallery(path: Path) -> Gallery:
     """
     if not Path(path).is_file():
         raise FacetpuError(f"{path}: no such file; enrol people with facetpu imprint")
+    advice = "enrol the people again"
+    arrays = read_arrays(path, ("settings", "person", "embeddings", "imprints"), advice)
     try:
-        with np.load(str(path), allow_pickle=False) as archive:
-            settings = json.loads(str(archive["settings"]))
-            arrays = {name: archive[name] for name in ("person", "embeddings", "imprints")}
+        settings = json.loads(str(arrays.pop("settings")))
         if settings.pop("version") > VERSION:
             raise FacetpuError(f"{path}: was written by a later facetpu; update this one")
-        gallery = Gallery(**settings, **arrays)
+        settings.update(arrays)
+        gallery = Gallery(**settings)
         _check(gallery)
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise FacetpuError(f"{path}: is damaged ({error}); enrol the people again") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FacetpuError(f"{path}: is damaged ({error}); {advice}") from None
     return gallery
+
+
+def read_arrays(path: Path, names: tuple[str, ...], advice: str) -> dict[str, np.ndarray]:
+    """The arrays called ``names`` in the .npz file ``path``, never unpickled.
+
+    Raises:
+        FacetpuError: the file is damaged or lacks one; the message ends with ``advice``.
+    """
+    content = io.BytesIO(Path(path).read_bytes())
+    try:
+        with np.load(content, allow_pickle=False) as archive:
+            return {name: archive[name] for name in names}
+    except Exception as error:  # NumPy and zipfile meet damaged bytes with errors of every kind.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise FacetpuError(f"{path}: is damaged ({reason}); {advice}") from None
 
 
 def _check(gallery: Gallery) -> None:

@@ -20,7 +20,6 @@ from ..tflite.head import quantize_rows
 from ..tflite.model import (
     NO_TENSOR,
     op_number,
-    quantization,
     read_model,
     tensor_shape,
     type_name,

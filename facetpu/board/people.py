@@ -6,6 +6,7 @@ others' embeddings stay as they are.
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,7 +61,7 @@ def remove_person(model: Path, name: str) -> PeopleResult:
     """
     folder = ModelFolder.find(model)
     gallery = read_known(folder)
-    _check_known(folder, gallery, name)
+    name = _known_name(folder, gallery, name)
     if len(gallery.people) == 1:
         raise FacetpuError(
             f"{folder.root}: knows nobody but {name}, and a model needs somebody; delete the folder"
@@ -76,17 +77,19 @@ def rename_person(model: Path, name: str, new_name: str) -> PeopleResult:
     """
     folder = ModelFolder.find(model)
     gallery = read_known(folder)
-    _check_known(folder, gallery, name)
-    renamed = gallery.renamed(name, check_name(new_name, "the new name"))
+    renamed = gallery.renamed(_known_name(folder, gallery, name), check_name(new_name, "the new name"))
     if len(set(renamed.people)) < len(renamed.people):
         raise FacetpuError(f"{folder.root}: knows {new_name} already; choose another name")
     check_distinct(renamed.people, str(folder.root))
     return _rewrite(folder, renamed)
 
 
-def _check_known(folder: ModelFolder, gallery: Gallery, name: str) -> None:
-    if name not in gallery.people:
+def _known_name(folder: ModelFolder, gallery: Gallery, name: str) -> str:
+    """``name`` as the gallery spells it: terminals differ in how they compose an accented letter."""
+    normal = unicodedata.normalize("NFC", name)
+    if normal not in gallery.people:
         raise FacetpuError(f"{folder.root}: knows no {name!r}, but {', '.join(gallery.people)}")
+    return normal
 
 
 def _rewrite(folder: ModelFolder, gallery: Gallery) -> PeopleResult:
@@ -94,7 +97,7 @@ def _rewrite(folder: ModelFolder, gallery: Gallery) -> PeopleResult:
     root = folder.root.resolve()
     pairs_threshold = folder.manifest().get("threshold")
     if (root / COHORT).is_file():
-        cohort = read_cohort(root / COHORT)
+        cohort = read_cohort(root / COHORT, gallery.embeddings.shape[1])
         found = gallery_threshold(gallery, cohort, gallery.false_accepts, pairs_threshold)
         gallery = gallery._replace(threshold=found.cosine)
     with new_folder(root, overwrite=True) as partial:

@@ -37,6 +37,10 @@ def read_known(folder: ModelFolder) -> Gallery:
         raise FacetpuError(
             f"{folder.root / GALLERY}: was made with another base model; enrol the people again with this one"
         )
+    if gallery.alignment != folder.manifest().get("alignment", gallery.alignment):
+        raise FacetpuError(
+            f"{folder.root / GALLERY}: was made from crops aligned otherwise; enrol the people again"
+        )
     labels = read_labels(folder.root / LABELS)
     if labels != gallery.people:
         raise FacetpuError(

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import logging
 import math
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import FacetpuError
-from .gallery import Gallery
+from .gallery import Gallery, read_arrays
 
 log = logging.getLogger(__name__)
 
@@ -44,19 +43,20 @@ class Threshold(NamedTuple):
     source: str
 
 
-def read_cohort(path: Path) -> Cohort:
-    """The cohort in ``path``.
+def read_cohort(path: Path, dim: int) -> Cohort:
+    """The cohort in ``path``, in embeddings of ``dim`` numbers.
 
     Raises:
-        FacetpuError: the file is damaged.
+        FacetpuError: the file is damaged or another model's.
     """
-    try:
-        with np.load(str(path), allow_pickle=False) as archive:
-            cohort = Cohort(archive["embeddings"], archive["people"])
-        if cohort.embeddings.ndim != 2 or cohort.people.shape != cohort.embeddings.shape[:1]:
-            raise ValueError("it has other than one person an embedding")
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise FacetpuError(f"{path}: is damaged ({error}); export the model again") from None
+    advice = "export the model again"
+    cohort = Cohort(**read_arrays(path, ("embeddings", "people"), advice))
+    if cohort.embeddings.ndim != 2 or cohort.people.shape != cohort.embeddings.shape[:1]:
+        raise FacetpuError(f"{path}: is damaged (it has other than one person an embedding); {advice}")
+    if cohort.embeddings.shape[1] != dim:
+        raise FacetpuError(
+            f"{path}: is of another model, with {cohort.embeddings.shape[1]} numbers; {advice}"
+        )
     return cohort
 
 

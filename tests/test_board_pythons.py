@@ -1,0 +1,104 @@
+"""The board's Pythons, with what a board has installed: imprint and identify from end to end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_models import write_export
+
+from facetpu.board.enrol import imprint
+from facetpu.board.gallery import read_gallery
+from facetpu.board.identify import identify
+from facetpu.portraits import write_people
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".venv" / "boards"
+# Python 3.7 is Mendel's; the one has OpenCV, the other Pillow alone.
+INSTALLED = {
+    "3.7": ["-e", str(ROOT), "tflite-runtime>=2.7,<2.12", "numpy<2"],
+    "3.9": ["-e", f"{ROOT}[board]"],
+}
+
+
+@pytest.fixture(scope="module", params=list(INSTALLED))
+def facetpu(request: pytest.FixtureRequest) -> Path:
+    """The ``facetpu`` command as installed for one of the board's Pythons; kept for the next run."""
+    wanted = INSTALLED[request.param]
+    home = CACHE / f"python{request.param}"
+    mark = home / ".facetpu-ready"
+    asked = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + repr(wanted).encode()).hexdigest()
+    if not mark.is_file() or mark.read_text() != asked:
+        python = find_python(request.param)
+        if python is None:
+            pytest.skip(f"there is no Python {request.param} here")
+        shutil.rmtree(home, ignore_errors=True)
+        check([python, "-m", "venv", home])
+        check([home / "bin" / "python", "-m", "pip", "install", "-q", "--disable-pip-version-check", *wanted])
+        mark.write_text(asked)
+    return home / "bin" / "facetpu"
+
+
+def find_python(version: str) -> Path | None:
+    """A Python of that version on PATH or in pyenv's folder that starts."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    on_path = shutil.which(f"python{version}")
+    candidates = [Path(on_path)] if on_path else []
+    candidates += sorted(pyenv.glob(f"versions/{version}.*/bin/python{version}"))
+    for python in candidates:  # a shim of pyenv's is there but may not start
+        if subprocess.run([python, "-c", "import venv"], capture_output=True).returncode == 0:
+            return python
+    return None
+
+
+def check(command: list[Any]) -> str:
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_imprint_and_identify_from_end_to_end(facetpu: Path, tmp_path: Path) -> None:
+    model = write_export(tmp_path / "model")
+    people = tmp_path / "people"
+    write_people(people, 3, 2)
+    python = facetpu.with_name("python")
+    missing = (
+        "import importlib.util as u; print(*[n for n in ('tensorflow', 'ai_edge_litert') if u.find_spec(n)])"
+    )
+    assert check([python, "-c", missing]).split() == []
+
+    told = json.loads(check([facetpu, "imprint", model, people, tmp_path / "known", "--json"]))
+    names = sorted(folder.name for folder in people.iterdir())
+    assert [(person["name"], person["photos"]) for person in told["people"]] == [(name, 2) for name in names]
+    seen = json.loads(
+        check([facetpu, "identify", tmp_path / "known", people, "--json", "--draw", tmp_path / "drawn"])
+    )
+    assert len(list((tmp_path / "drawn").glob("*.png"))) == 6
+
+    # What this Python, with its newer runtime, makes of the same photos.
+    imprint(model, people, tmp_path / "here")
+    here = identify(tmp_path / "here", [people])
+    for photo, expected in zip(seen["photos"], here.photos, strict=True):
+        (face,), (same,) = photo["faces"], expected.faces
+        assert face["name"] == same.name
+        np.testing.assert_allclose(face["box"], same.box, atol=1)
+        assert face["cosine"] == pytest.approx(same.cosine, abs=0.03)
+    there, made_here = (read_gallery(tmp_path / name / "gallery.npz") for name in ("known", "here"))
+    assert there.photos == made_here.photos
+    assert (there.embeddings * made_here.embeddings).sum(axis=1).min() > 0.99
+
+    check([facetpu, "people", tmp_path / "known", "rename", names[0], "Çelik"])
+    check([facetpu, "people", tmp_path / "known", "remove", names[1]])
+    assert "Çelik" in check([facetpu, "people", tmp_path / "known", "list"])
+    same_face = check(
+        [facetpu, "verify", model, people / names[0] / "000.jpg", people / names[0] / "000.jpg"]
+    )
+    assert same_face.startswith("the same person: cosine 1.000")
