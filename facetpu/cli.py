@@ -223,15 +223,16 @@ def compile_(models: tuple[Path, ...], out: Path, compiler: str | None, timeout:
 @click.argument("head", type=FILE)
 @click.argument("out", type=FILE)
 @common
+@click.option("--bypass", is_flag=True, help="Give the outputs of BASE too, after those of HEAD.")
 @overwrite
-def join(base: Path, head: Path, out: Path, overwrite: bool) -> Any:
+def join(base: Path, head: Path, out: Path, bypass: bool, overwrite: bool) -> Any:
     """Join BASE and HEAD into the one model OUT.
 
     Example: facetpu join base_edgetpu.tflite head.tflite model_edgetpu.tflite
     """
     from .stages.join import join
 
-    return join(base, head, out, overwrite=overwrite)
+    return join(base, head, out, bypass=bypass, overwrite=overwrite)
 
 
 @main.command()

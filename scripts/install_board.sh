@@ -1,10 +1,11 @@
 #!/bin/sh
 # Prepares a board (or any Debian, Raspberry Pi OS or Mendel machine) to run exported models: Coral's
-# Edge TPU runtime libedgetpu.so.1 by apt, facetpu with a TFLite runtime by pip into VENV.
+# Edge TPU runtime libedgetpu.so.1 by apt, this facetpu and a TFLite runtime by pip into VENV.
 #   sh install_board.sh [VENV]        VENV: where the virtual environment goes; ./facetpu-venv unless given
 set -eu
 
 VENV=${1:-facetpu-venv}
+SOURCE=$(cd "$(dirname "$0")/.." && pwd)
 KEYRING=/usr/share/keyrings/coral-edgetpu.gpg
 LIST=/etc/apt/sources.list.d/coral-edgetpu.list
 REPOSITORY=https://packages.cloud.google.com/apt
@@ -35,5 +36,5 @@ if ! ldconfig -p 2>/dev/null | grep -q 'libedgetpu\.so\.1'; then
 fi
 python3 -m venv "$VENV" || fail "cannot make $VENV; run apt-get install python3-venv first"
 "$VENV/bin/python" -m pip install --upgrade pip
-"$VENV/bin/python" -m pip install 'facetpu[board]'
+"$VENV/bin/python" -m pip install "$SOURCE[board]"
 "$VENV/bin/facetpu" doctor

@@ -1,92 +1,88 @@
-"""Small models built in memory: a base that tells pictures apart by their coarse pixels, and its head."""
+"""Small models, built in memory, and a way to run them."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
-from facetpu.artefacts import write_manifest
-from facetpu.board.threshold import Cohort, write_cohort
-from facetpu.labels import write_labels
-from facetpu.mtcnn.weights import write_networks
+from facetpu.runtime import interpreter
 from facetpu.tflite.build import Builder
-from facetpu.tflite.concat import join_models
-from facetpu.tflite.head import build_head
-from facetpu.tflite.schema import ActivationFunctionType, Padding, new
+from facetpu.tflite.head import base_output, build_head
+from facetpu.tflite.schema import Padding, new
 
-DIM = 32
-SIZE = 112
-OUTPUT_SCALE, OUTPUT_ZERO_POINT = 0.02, 120
+DIMENSION = 16
+PEOPLE = 5
 
 
-def build_base(seed: int = 0, dim: int = DIM, size: int = SIZE, floating: bool = False) -> bytes:
-    """A uint8 base [1, size, size, 3] -> [1, 1, 1, dim]: 16 px patches, then all of them at once.
+def run(model: bytes, *inputs: np.ndarray) -> list[np.ndarray]:
+    """What the model gives for ``inputs``, output by output."""
+    net = interpreter(model)
+    for detail, value in zip(net.get_input_details(), inputs, strict=True):
+        net.resize_tensor_input(detail["index"], value.shape)
+    net.allocate_tensors()
+    for detail, value in zip(net.get_input_details(), inputs, strict=True):
+        net.set_tensor(detail["index"], value)
+    net.invoke()
+    return [net.get_tensor(detail["index"]) for detail in net.get_output_details()]
 
-    With ``floating`` its float twin, which takes raw pixels too.
-    """
-    rng = np.random.default_rng(seed)
-    cells = size // 16
-    patches = rng.integers(-100, 101, [8, 16, 16, 3])
-    patches -= np.round(patches.mean(axis=(1, 2), keepdims=True)).astype(int)  # blind to brightness
-    mixing = rng.integers(-100, 101, [dim, cells, cells, 8])
-    layers = [(patches, 16, 1 / 128, 1 / 512, 0.1), (mixing, 1, 0.1, 1 / 2048, OUTPUT_SCALE)]
+
+def image(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, [1, 8, 8, 3], dtype=np.uint8)
+
+
+def unit_rows(count: int = PEOPLE, dimension: int = DIMENSION, seed: int = 1) -> np.ndarray:
+    rows = np.random.default_rng(seed).normal(size=[count, dimension])
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def base(name: str = "embedding", zero_point: int = 120) -> bytes:
+    """A quantised base: one convolution over the whole image, uint8 [1,8,8,3] to uint8 [1,1,1,16]."""
+    random = np.random.default_rng(2)
     net = Builder()
-    if floating:
-        source = net.input("input", [1, size, size, 3])
-    else:
-        source = net.input("input", [1, size, size, 3], np.uint8, 1 / 128, 128)
-    for number, (weights, stride, in_scale, scale, out_scale) in enumerate(layers):
-        channels = len(weights)
-        shape = [1, cells, cells, channels] if number == 0 else [1, 1, 1, channels]
-        name = "embedding" if number else "patches"
-        zero_point = OUTPUT_ZERO_POINT if number else 128
-        if floating:
-            real = (weights * scale / (128 if number == 0 else 1)).astype(np.float32)
-            shift = np.zeros(channels, np.float32)
-            if number == 0:
-                shift = -(128 * real.sum(axis=(1, 2, 3))).astype(np.float32)
-            kernel, bias = net.constant(f"kernel{number}", real), net.constant(f"bias{number}", shift)
-            out = net.activation(name, shape)
-        else:
-            kernel = net.constant(f"kernel{number}", (weights + 128).astype(np.uint8), scale, 128)
-            bias = net.constant(f"bias{number}", np.zeros(channels, np.int32), in_scale * scale)
-            out = net.activation(name, shape, np.uint8, out_scale, zero_point)
-        options = new(
-            "Conv2DOptions",
-            padding=Padding.VALID,
-            stride_w=stride,
-            stride_h=stride,
-            fused_activation_function=ActivationFunctionType.NONE,
-        )
-        net.op("CONV_2D", [source, kernel, bias], [out], options)
-        source = out
-    return net.finish([source])
+    pixels = net.input("image", [1, 8, 8, 3], np.uint8, 1 / 128, 128)
+    kernel = random.integers(0, 256, [DIMENSION, 8, 8, 3], dtype=np.uint8)
+    weights = net.constant("weights", kernel, 0.01, 128)
+    bias = net.constant("bias", random.integers(-99, 99, DIMENSION, dtype=np.int32), 0.01 / 128)
+    embedding = net.activation(name, [1, 1, 1, DIMENSION], np.uint8, 0.1, zero_point)
+    options = new("Conv2DOptions", padding=Padding.VALID, stride_w=8, stride_h=8)
+    net.op("CONV_2D", [pixels, weights, bias], [embedding], options)
+    return net.finish([embedding], "MLIR Converted.")
 
 
-def unit_rows(rows: int, dim: int = DIM, seed: int = 0) -> np.ndarray:
-    """float32 [rows, dim], each of length 1."""
-    vectors = np.random.default_rng(seed).normal(size=(rows, dim)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+def head(of: bytes | None = None, description: str = "") -> bytes:
+    source = base_output(of or base())
+    return build_head(
+        unit_rows(), 10.0, source.scale, source.zero_point, source.name, description=description
+    )
 
 
-def build_model(base: bytes, people: int = 3, dim: int = DIM, scale_factor: float = 10.0) -> bytes:
-    """``base`` with a head of ``people`` random rows."""
-    head = build_head(unit_rows(people, dim), scale_factor, OUTPUT_SCALE, OUTPUT_ZERO_POINT)
-    return join_models(base, head)
+def converted() -> bytes:
+    """A whole model as a converter writes it: int8 inside, QUANTIZE at both ends, a signature, metadata."""
+    from facetpu.tflite.model import read_model, write_model
 
-
-def write_export(folder: Path, seed: int = 0) -> Path:
-    """An export folder with a small base, all that a board needs in it."""
-    folder.mkdir()
-    base = build_base(seed)
-    (folder / "base.tflite").write_bytes(base)
-    (folder / "base_float.tflite").write_bytes(build_base(seed, floating=True))
-    (folder / "model.tflite").write_bytes(build_model(base))
-    write_labels(folder / "labels.txt", ["one", "two", "three"])
-    (folder / "detector").mkdir()
-    write_networks(folder / "detector")
-    write_cohort(folder / "cohort.npz", Cohort(unit_rows(200), np.arange(200, dtype=np.int32) // 2))
-    alignment = {"template": "arcface", "size": SIZE, "margin": 44}
-    write_manifest(folder, "export", {}, {}, alignment=alignment, embedding_dim=DIM, threshold=0.5)
-    return folder
+    random = np.random.default_rng(3)
+    net = Builder()
+    outside = net.input("image", [1, 8, 8, 3], np.uint8, 1 / 128, 128)
+    inside = net.activation("image_int8", [1, 8, 8, 3], np.int8, 1 / 128, 0)
+    net.op("QUANTIZE", [outside], [inside], new("QuantizeOptions"))
+    kernel = random.integers(-127, 128, [DIMENSION, 8, 8, 3], dtype=np.int8)
+    weights = net.constant("weights", kernel, 0.01)
+    bias = net.constant("bias", np.zeros(DIMENSION, np.int32), 0.01 / 128)
+    embedding = net.activation("embedding", [1, 1, 1, DIMENSION], np.int8, 0.1)
+    options = new("Conv2DOptions", padding=Padding.VALID, stride_w=8, stride_h=8)
+    net.op("CONV_2D", [inside, weights, bias], [embedding], options, version=3)
+    unit = net.activation("unit", [1, 1, 1, DIMENSION], np.int8, 1 / 128)
+    net.op("L2_NORMALIZATION", [embedding], [unit], new("L2NormOptions"), version=2)
+    shape = net.constant("shape", np.array([1, DIMENSION], np.int32))
+    flat = net.activation("flat", [1, DIMENSION], np.int8, 1 / 128)
+    net.op("RESHAPE", [unit, shape], [flat], new("ReshapeOptions", new_shape=np.array([1, DIMENSION])))
+    result = net.activation("result", [1, DIMENSION], np.uint8, 1 / 128, 128)
+    net.op("QUANTIZE", [flat], [result], new("QuantizeOptions"), version=2)
+    model = read_model(net.finish([result], "MLIR Converted."))
+    for name, data in (("min_runtime_version", b"2.5.0"), ("CONVERSION_METADATA", b"made by a test")):
+        model.metadata.append(new("Metadata", name=name, buffer=len(model.buffers)))
+        model.buffers.append(new("Buffer", data=np.frombuffer(data, np.uint8)))
+    signature = new("SignatureDef", signature_key="serving_default")
+    signature.inputs = [new("TensorMap", name="photo", tensor_index=outside)]
+    signature.outputs = [new("TensorMap", name="answer", tensor_index=result)]
+    model.signature_defs = [signature]
+    return write_model(model)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_models import unit_rows
+from small_export import unit_rows
 
 from facetpu.board.gallery import Gallery, empty_gallery, normalised, read_gallery, write_gallery
 from facetpu.board.threshold import (

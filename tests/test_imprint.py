@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_models import DIM, build_base, build_model, unit_rows
+from small_export import DIM, build_base, build_model, unit_rows
 
 from facetpu.board.imprint import ImprintingEngine, NotTrainable, UnfitModel
 from facetpu.errors import FacetpuError

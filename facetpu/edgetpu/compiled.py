@@ -19,7 +19,7 @@ from .executable import DATA_TYPES, EXECUTABLE_TYPES, IDENTIFIER, SCHEMA
 from .graph import Op, ops_of
 
 CUSTOM_OP = "edgetpu-custom-op"
-_PACKAGE_KEY = "4"
+_PACKAGE, _EARLY_CACHING = "4", "3"  # keys of the options
 
 
 class Layer(NamedTuple):
@@ -59,7 +59,7 @@ class Executable(NamedTuple):
 
 
 class Package(NamedTuple):
-    """What one ``edgetpu-custom-op`` runs."""
+    """What one ``edgetpu-custom-op`` runs; ``min_runtime_version`` is 0 where it does not say."""
 
     min_runtime_version: int
     compiler_version: str
@@ -89,7 +89,7 @@ def read_packages(model: Any, where: str) -> list[Package]:
     Raises:
         FacetpuError: a package is missing or damaged.
     """
-    return [_package(op, where) for op in ops_of(model) if op.name == CUSTOM_OP]
+    return [_package(op) for op in ops_of(model, where) if op.name == CUSTOM_OP]
 
 
 def ops_left(original: Any, compiled: Any) -> list[bool]:
@@ -106,9 +106,11 @@ def ops_left(original: Any, compiled: Any) -> list[bool]:
     return found
 
 
-def _package(op: Op, where: str) -> Package:
-    inside = f"{where}: op {op.index} {CUSTOM_OP}"
-    package = decode(SCHEMA, "Package", _package_bytes(op, inside), inside, IDENTIFIER)
+def _package(op: Op) -> Package:
+    inside, texts = str(op), _texts(op)
+    if _EARLY_CACHING in texts:
+        return _early_package(texts, inside)
+    package = decode(SCHEMA, "Package", texts[_PACKAGE], inside, IDENTIFIER)
     if package.serialized_multi_executable is None:
         raise FacetpuError(f"{inside}: its package holds no program; compile the model again")
     programs = decode(SCHEMA, "MultiExecutable", package.serialized_multi_executable, inside)
@@ -122,14 +124,29 @@ def _package(op: Op, where: str) -> Package:
     )
 
 
-def _package_bytes(op: Op, inside: str) -> bytes:
-    options = op.custom_options
+def _early_package(texts: dict[str, bytes], inside: str) -> Package:
+    """What a compiler of 2019 wrote: two programs beside each other, whose layers had another form."""
+    programs = []
+    for key, kind in ((_PACKAGE, "EXECUTION_ONLY"), (_EARLY_CACHING, "PARAMETER_CACHING")):
+        record = decode(SCHEMA, "Executable", texts[key], inside)
+        record.input_layers = record.output_layers = None
+        programs.append(_executable(record)._replace(type=kind))
+    return Package(0, "", programs)
+
+
+def _texts(op: Op) -> dict[str, bytes]:
+    """The strings in a custom op's options, by key; there is always a package."""
     try:
-        return bytes(flexbuffers.GetRoot(options).AsMap[_PACKAGE_KEY].AsStringBytes)
+        options = flexbuffers.GetRoot(op.custom_options).AsMap
+        entries = {key.AsKey: options[key.AsKey] for key in options.Keys}
+        texts = {key: bytes(entry.AsStringBytes) for key, entry in entries.items() if entry.IsString}
     except (IndexError, KeyError, TypeError, ValueError, struct.error):
+        texts = {}
+    if _PACKAGE not in texts:
         raise FacetpuError(
-            f"{inside}: its options hold no package: it is damaged or cut short; compile the model again"
-        ) from None
+            f"{op}: its options hold no package: it is damaged or cut short; compile the model again"
+        )
+    return texts
 
 
 def _executable(record: Any) -> Executable:
@@ -148,7 +165,8 @@ def _executable(record: Any) -> Executable:
 
 
 def _layer(record: Any) -> Layer:
-    numerics, shape = record.numerics, record.shape
+    numerics = record.numerics
+    ranges = record.shape.dimension if record.shape else None
     return Layer(
         name=record.name or "",
         size_bytes=record.size_bytes,
@@ -158,7 +176,7 @@ def _layer(record: Any) -> Layer:
         zero_point=numerics.zero_point if numerics else 0,
         executions=record.execution_count_per_inference,
         cached_on_dram=record.cache_on_dram,
-        shape=tuple(int(end - start + 1) for start, end in shape.dimension) if shape else None,
+        shape=None if ranges is None else tuple(int(last) - int(first) + 1 for first, last in ranges),
     )
 
 

@@ -72,6 +72,7 @@ FAILURES = (
     ),
 )
 _CRASHED = FAILURES[-3]
+_ROUTINE = re.compile(r"Edge TPU Compiler version|Started a compilation timeout|Compilation child process")
 
 
 def explain(output: str, code: int | None, timeout: int = 0) -> str:
@@ -90,7 +91,8 @@ def explain(output: str, code: int | None, timeout: int = 0) -> str:
         return f"the compiler did not end within {timeout} s; pass a longer --timeout, or {_SMALLER}"
     if code < 0 or code >= 128:  # a signal, seen directly or through a shell
         return f"{_CRASHED.cause}; {_CRASHED.remedy}"
-    last = output.strip().splitlines()[-1:] or ["nothing at all"]
-    if code:
-        return f"the compiler ended with code {code}, saying: {last[0]}; {_LOOK}"
-    return f"the compiler says it succeeded but wrote no model, saying: {last[0]}; run it by hand to see why"
+    if not code:
+        return "the compiler claims success and wrote no model; run it by hand, with -s, to see what it says"
+    said = [line.strip() for line in output.splitlines() if line.strip() and not _ROUTINE.match(line)]
+    words = f", saying: {said[-1]}" if said else " without a word"
+    return f"the compiler ended with code {code}{words}; {_LOOK}"

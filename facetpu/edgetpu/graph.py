@@ -28,6 +28,10 @@ class Op:
     outputs: tuple[Any, ...]
     record: Any
     model: Any
+    where: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: op {self.index} {self.name}"
 
     @property
     def is_custom(self) -> bool:
@@ -72,13 +76,14 @@ class Op:
             FacetpuError: the constant's bytes do not fit its shape.
         """
         tensor = self.inputs[place] if place < len(self.inputs) else None
-        return None if tensor is None else tensor_data(self.model, tensor)
+        try:
+            return None if tensor is None else tensor_data(self.model, tensor)
+        except FacetpuError as error:
+            raise FacetpuError(f"{self}: {error}") from None
 
     def _tensor(self, tensors: tuple[Any, ...], place: int, kind: str) -> Any:
         if place >= len(tensors) or tensors[place] is None:
-            raise FacetpuError(
-                f"op {self.index} {self.name} has no {kind} {place}: the model is damaged; get it again"
-            )
+            raise FacetpuError(f"{self} has no {kind} {place}: the model is damaged; get it again")
         return tensors[place]
 
     def is_constant(self, tensor: Any) -> bool:
@@ -93,8 +98,13 @@ class Op:
         return flowing + list(self.outputs)
 
 
-def ops_of(model: Any) -> list[Op]:
-    """The ops of the main graph, in the order in which they run."""
+def ops_of(model: Any, where: str = "the model") -> list[Op]:
+    """The ops of the main graph, in the order in which they run.
+
+    Args:
+        model: as ``facetpu.tflite.model.read_model`` gives it.
+        where: the file, for messages.
+    """
     graph = model.subgraphs[0]
     return [
         Op(
@@ -106,6 +116,7 @@ def ops_of(model: Any) -> list[Op]:
             tuple(graph.tensors[i] for i in record.outputs),
             record,
             model,
+            where,
         )
         for index, record in enumerate(graph.operators)
     ]

@@ -11,7 +11,7 @@ from .graph import Op, ops_of
 _HEAD = ["CONV_2D", "MUL", "RESHAPE", "SOFTMAX"]
 
 
-def imprinting_problem(model: Any) -> str:
+def imprinting_problem(model: Any, where: str = "the model") -> str:
     """What stops pycoral from imprinting on ``model``, in pycoral's own words; empty if nothing does.
 
     The last condition is ours: pycoral reads the kernel as uint8 with one scale, and corrupts any other
@@ -19,8 +19,12 @@ def imprinting_problem(model: Any) -> str:
 
     Args:
         model: as ``facetpu.tflite.model.read_model`` gives it.
+        where: the file, for messages.
+
+    Raises:
+        FacetpuError: an op lacks a tensor.
     """
-    ops = ops_of(model)
+    ops = ops_of(model, where)
     norms = [op for op in ops if op.name == "L2_NORMALIZATION"]
     if not norms:
         return "Unsupported model architecture. Input model must have an L2Norm layer."

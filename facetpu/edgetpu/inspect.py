@@ -84,11 +84,13 @@ class Inspection(NamedTuple):
             ] * bool(size)
         if self.parameters is None:
             return []
-        return [
+        lines = [
             f"{_mib(self.parameters['cached_bytes'])} of parameters cached on the chip, "
-            f"{_mib(self.parameters['streamed_bytes'])} streamed at every inference",
-            f"needs Edge TPU runtime {self.min_runtime_version} or newer",
+            f"{_mib(self.parameters['streamed_bytes'])} streamed at every inference"
         ]
+        if self.min_runtime_version:
+            lines.append(f"needs Edge TPU runtime {self.min_runtime_version} or newer")
+        return lines
 
 
 def inspect(model: Path) -> Inspection:
@@ -106,10 +108,10 @@ def inspect(model: Path) -> Inspection:
         raise FacetpuError(f"{path}: is a folder; name one model{' in it: ' + names if names else ''}")
     record = read_model(path)
     packages = read_packages(record, str(path))
-    reports = _compiled_ops(record) if packages else check(record)
+    reports = _compiled_ops(record) if packages else check(record, str(path))
     on_tpu = sum(report.target == "TPU" for report in reports)
     graph = record.subgraphs[0]
-    problem = imprinting_problem(record)
+    problem = imprinting_problem(record, str(path))
     return Inspection(
         model=path,
         size_bytes=path.stat().st_size,
@@ -121,7 +123,7 @@ def inspect(model: Path) -> Inspection:
         tpu_ops=on_tpu,
         cpu_ops=len(reports) - on_tpu,
         parameters=parameters_of(packages) if packages else None,
-        min_runtime_version=max((package.min_runtime_version for package in packages), default=None),
+        min_runtime_version=max((package.min_runtime_version for package in packages), default=0) or None,
         programs=[program for package in packages for program in package.executables],
         estimate=None if packages else _estimate(record, reports),
         imprinting={"accepted": not problem, "problem": problem},

@@ -129,7 +129,7 @@ def _no_activation(op: Op) -> str | None:
     kind = op.option("fused_activation_function")
     if kind == ActivationFunctionType.NONE:
         return None
-    known = kind < len(ActivationFunctionType)
+    known = 0 <= kind < len(ActivationFunctionType)
     name = ActivationFunctionType(kind).name if known else f"activation {kind}"
     return f"has {name} fused into it: make that an op of its own"
 

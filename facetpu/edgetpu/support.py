@@ -53,16 +53,17 @@ class OpReport(NamedTuple):
     reason: str
 
 
-def check(model: Any) -> list[OpReport]:
+def check(model: Any, where: str = "the model") -> list[OpReport]:
     """Where each op of an uncompiled model would run, in the order of the ops.
 
     Args:
         model: as ``facetpu.tflite.model.read_model`` gives it.
+        where: the file, for messages.
 
     Raises:
-        FacetpuError: a constant in it is damaged.
+        FacetpuError: an op lacks a tensor, or a constant in it is damaged.
     """
-    ops = ops_of(model)
+    ops = ops_of(model, where)
     refusals = refusals_of(model, ops)
     faults = [refusals.get(op.index) or fault(op) for op in ops]
     if refusals:
@@ -96,19 +97,17 @@ def require_readable(model: Any, where: str) -> None:
     Raises:
         FacetpuError: naming the op and the remedy.
     """
-    ops = ops_of(model)
+    ops = ops_of(model, where)
     for index, reason in refusals_of(model, ops).items():
-        name = f"op {index} {ops[index].name}: " if index >= 0 else ""
-        raise FacetpuError(f"{where}: {name}{reason}")
+        raise FacetpuError(f"{ops[index] if index >= 0 else where}: {reason}")
 
 
 def _unreadable(op: Op) -> str | None:
     """Why the compiler's TFLite cannot read this op."""
     if op.is_custom:
-        known = op.name in KNOWN_CUSTOM_OPS
-        return (
-            None if known else f"the compiler does not know the custom op {op.name}: cut the model before it"
-        )
+        if op.name in KNOWN_CUSTOM_OPS:
+            return None
+        return f"the compiler does not know the custom op {op.name}: cut the model before it"
     newest = NEWEST_VERSIONS.get(op.name, 1) if op.number <= NEWEST_BUILTIN else 0
     if op.version > newest:
         advice = _NEWER.get(op.name, "convert with an older TensorFlow, or cut the model before it")
@@ -168,7 +167,7 @@ def _behind(op: Op, ops: list[Op], faults: list[str | None], parents: list[set[i
             )
         seen |= layer
         layer = set().union(*(parents[index] for index in layer)) - seen
-    return "comes before the subgraph that the compiler maps: compile it as a model of its own"
+    return "reads what a later op makes: the model is damaged; get it again"
 
 
 def _report(op: Op, reason: str | None) -> OpReport:

@@ -37,7 +37,7 @@ def _draw_eye(person: Person, shot: Shot, part: Sheet, side: int, centre: float)
     radius = np.hypot(part.u - gaze_u, part.v - gaze_v) / IRIS_RADIUS
     ball = np.empty((3, *radius.shape), np.float32)
     white = 1.0 - 0.3 * x * x - 0.25 * step(upper + 0.05 - y, 0.08)
-    ball[:] = SCLERA.reshape(3, 1, 1) * white
+    ball[:] = SCLERA.reshape(3, 1, 1) * (1.0 - 0.25 * person.tone) * white
     ball[0] *= 1.0 + 0.1 * np.exp(-(((x + 0.95) / 0.2) ** 2))
     iris = person.iris.reshape(3, 1, 1) * (
         1.15 + 0.55 * gauss(radius, 0.62, 0.2) + 0.5 * step(part.v - gaze_v, 0.12)
@@ -94,9 +94,9 @@ def draw_brows(person: Person, shot: Shot, sheet: Sheet) -> None:
         thickness = person.brow_thickness * (1.0 - 0.55 * np.clip(t, 0, 1) ** 1.6) + 0.3 * part.pixel
         shape = np.exp(-(np.abs((part.v - centre) / thickness) ** 2.5))
         ends = step(t - 0.02, 0.16) * step(1.0 - t, 0.3)
-        hairs = 0.8 + 0.25 * streaks(
+        hairs = 0.85 + 0.15 * streaks(
             (part.v + part.u * side * 1.4) * 18, (part.u * side - part.v * 0.5) * 70 + 20 * side
         )
-        colour = person.hair * np.float32(0.55) + np.float32(0.004)
+        colour = person.hair.colour * np.float32(0.55) + np.float32(0.004)
         part.paint(np.clip(shape * ends * hairs, 0, 1) * person.brow_dark, colour)
         part.height += 0.012 * shape * ends

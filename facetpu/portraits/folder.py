@@ -12,7 +12,8 @@ import numpy as np
 
 from .names import draw_names
 from .person import Person
-from .render import render
+from .render import Sitter
+from .shot import Shot
 
 FEW = 100  # portraits drawn here rather than by workers, who take a second to start
 
@@ -64,9 +65,11 @@ def write_portraits(
 
 def _write(folder: Path, person: Person, photos: range, seed: int, size: int) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
+    sitter = Sitter(person, size)
     written = []
     for number in photos:
-        portrait = render(person, np.random.default_rng([79, seed, person.seed, number]), size)
+        rng = np.random.default_rng([79, seed, person.seed, number])
+        portrait = sitter.portrait(Shot.draw(rng), rng)
         _, jpeg = cv2.imencode(".jpg", portrait.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 93])
         path = folder / f"{number:03d}.jpg"
         path.write_bytes(jpeg.tobytes())

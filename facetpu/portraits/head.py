@@ -10,17 +10,22 @@ from .sheet import Array, Sheet, cloud, gauss, step
 from .shot import Shot
 
 CENTRE = 0.1  # v of the widest level of the face
-TOP = 1.42  # from there to the top of the skull
+TOP = 1.38  # from there to the top of the skull
 
 
-def draw_head(person: Person, shot: Shot, sheet: Sheet) -> None:
-    """Shape and colour a bald, beardless head on an empty ``sheet``."""
+def draw_skull(person: Person, sheet: Sheet) -> None:
+    """Shape and colour a head without features on an empty ``sheet``: its outline, ears and skin."""
     radius = outline(person, sheet)
     sheet.height += person.depth * np.maximum(1.0 - radius, 0.0) ** 0.42
-    sheet.height += sheet.hills(_bumps(person, shot)) * np.minimum(1.0, 4.0 * np.maximum(1.0 - radius, 0.0))
     sheet.alpha += step(1.0 - radius, 3.5 * sheet.pixel)
     _draw_ears(person, sheet)
     _draw_skin(person, sheet)
+
+
+def draw_face(person: Person, shot: Shot, sheet: Sheet) -> None:
+    """Give the head on ``sheet`` the features of ``person``, with the expression of ``shot``."""
+    # The hills fade out at the head's outline, where the height falls to 0.
+    sheet.height += sheet.hills(_bumps(person, shot)) * np.minimum(1.0, 3.0 * sheet.height)
     draw_eyes(person, shot, sheet)
     draw_brows(person, shot, sheet)
     _draw_nostrils(person, sheet.window(-0.4, 0.4, 0.4, 0.95))
@@ -32,7 +37,7 @@ def outline(person: Person, sheet: Sheet) -> Array:
     v = sheet.v - CENTRE
     width = person.half_width * (1.0 - (1.0 - person.jaw / 0.88) * step(v - 0.48, 1.0))
     width = width * (1.0 - 0.06 * step(-v - 0.6, 1.0))
-    down = np.where(v < 0, np.abs(v / TOP) ** 2.2, np.abs(v / (person.chin - CENTRE)) ** person.squareness)
+    down = np.where(v < 0, np.abs(v / TOP) ** 2.5, np.abs(v / (person.chin - CENTRE)) ** person.squareness)
     return (np.abs(sheet.u) / width) ** 2.3 + down
 
 
@@ -82,7 +87,7 @@ def _bumps(person: Person, shot: Shot) -> list[tuple[float, float, float, float,
                 0.045,
                 0.09,
             ),
-            (-0.022, side * (p.mouth_width * (1 + 0.13 * smile) + 0.02), mouth - 0.06 * smile, 0.035, 0.035),
+            (-0.022, side * (p.mouth_width * (1 + 0.13 * smile) + 0.02), mouth - 0.07 * smile, 0.035, 0.035),
             (-0.05, side * 0.84, -0.35, 0.12, 0.22),
         ]
     return hills
@@ -91,10 +96,10 @@ def _bumps(person: Person, shot: Shot) -> list[tuple[float, float, float, float,
 def _draw_ears(person: Person, sheet: Sheet) -> None:
     """An ear at each side, with its rim and its hollow; they lie under the face."""
     for side in (-1, 1):
-        centre = side * (person.half_width * 0.985 + 0.03)
+        centre = side * (person.half_width * 0.985 + 0.015)
         part = sheet.window(centre - 0.25, centre + 0.25, -0.25, 0.75)
-        x = (part.u - centre) * side / 0.135
-        y = (part.v - 0.2) / (0.31 * person.ear)
+        x = (part.u - centre) * side / 0.115
+        y = (part.v - 0.2) / (0.31 * person.ears)
         radius = (x - 0.25 * y * np.abs(y) + 0.25 * y) ** 2 + y * y
         ear = step(1.0 - radius, 10.0 * part.pixel) * (1.0 - part.alpha)
         rim = np.exp(-(((radius - 0.72) / 0.25) ** 2))
@@ -138,7 +143,7 @@ def _draw_skin(person: Person, sheet: Sheet) -> None:
         spots = cloud(rng, sheet.height.shape, 0.032 * sheet.unit)
         where = sheet.hills([(1.0, 0, 0.32, 0.5, 0.22), (0.4, 0, -0.5, 0.5, 0.3)])
         sheet.tint(step(spots - 1.1, 0.8) * where * person.freckles, (0.72, 0.56, 0.42))
-    for u, v in person.moles:
+    for u, v in person.moles.tolist():
         part = sheet.window(u - 0.1, u + 0.1, v - 0.1, v + 0.1)
         part.tint(gauss(part.u, u, 0.016) * gauss(part.v, v, 0.016), (0.3, 0.2, 0.17))
 
@@ -146,7 +151,7 @@ def _draw_skin(person: Person, sheet: Sheet) -> None:
 def _draw_nostrils(person: Person, part: Sheet) -> None:
     """The two nostrils and the shade in the creases of the wings."""
     base, width = person.nose_base, person.nose_width
-    holes = [(0.8, side * width * 0.46, base + 0.012, width * 0.19, 0.02) for side in (-1, 1)]
+    holes = [(0.68, side * width * 0.46, base + 0.012, width * 0.19, 0.02) for side in (-1, 1)]
     creases = [(0.45, side * width * 1.08, base - 0.03, 0.022, 0.05) for side in (-1, 1)]
     part.tint(np.minimum(part.hills(holes), 1.0), (0.22, 0.14, 0.12))
     part.tint(part.hills(creases), (0.62, 0.5, 0.48))
@@ -162,7 +167,7 @@ def _draw_mouth(person: Person, shot: Shot, part: Sheet) -> None:
     gap = 0.1 * shot.open_mouth * arc**0.8
     line = (
         person.mouth
-        + smile * 0.085 * (arc - 0.7)
+        + smile * 0.11 * (arc - 0.65)
         + 0.012 * np.cos(np.pi * 2 * np.clip(x, -0.5, 0.5)) * person.bow
     )
     upper_edge = line - gap * 0.35
@@ -190,7 +195,7 @@ def _draw_mouth(person: Person, shot: Shot, part: Sheet) -> None:
     )
     part.tint(seam * (gap <= 0.01) * 0.9, (0.38, 0.2, 0.2))
     corners = [
-        (0.6, side * half, line.min() if smile > 0 else person.mouth - 0.06 * smile, 0.03, 0.022)
+        (0.6, side * half, line.min() if smile > 0 else person.mouth - 0.07 * smile, 0.03, 0.022)
         for side in (-1, 1)
     ]
     part.tint(part.hills(corners), (0.5, 0.36, 0.34))

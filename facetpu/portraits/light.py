@@ -68,8 +68,9 @@ def shadow(sheet: Sheet, light: Array) -> Array:
     slope = light[2] / max(float(np.hypot(light[0], light[1])), 0.15)
     direction = light[:2] / max(float(np.hypot(light[0], light[1])), 1e-3)
     for distance in (0.06, 0.11, 0.18, 0.27, 0.4):
-        move = np.float32(
-            [[1, 0, -direction[0] * distance * sheet.unit], [0, 1, -direction[1] * distance * sheet.unit]]
+        move = np.array(
+            [[1, 0, -direction[0] * distance * sheet.unit], [0, 1, -direction[1] * distance * sheet.unit]],
+            np.float32,
         )
         moved = cv2.warpAffine(
             sheet.height,

@@ -50,6 +50,19 @@ class Sheet:
         """The side of a pixel in units: edges softer than this show no steps."""
         return 1.0 / self.unit
 
+    def copy(self) -> Sheet:
+        """A sheet with planes of its own."""
+        other = Sheet(self.u[0], self.v[:, 0], self.unit)
+        for name in ("height", "colour", "alpha", "gloss"):
+            getattr(other, name)[:] = getattr(self, name)
+        return other
+
+    def height_at(self, places: Array) -> Array:
+        """Heights at places [n, 2], each u and v."""
+        at = (places - (self.u[0, 0], self.v[0, 0])) * self.unit
+        columns, rows = at.T.astype(np.float32)
+        return cv2.remap(self.height, columns, rows, cv2.INTER_LINEAR).ravel()
+
     def window(self, left: float, right: float, top: float, bottom: float) -> Sheet:
         """The part of this sheet between the four, sharing its planes."""
         columns = slice(*np.searchsorted(self.u[0], (left, right)))
@@ -135,7 +148,7 @@ def linear(*hexes: str) -> Array:
     return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
-def along_palette(palette: Array, t: float) -> Array:
+def ramp(palette: Array, t: float) -> Array:
     """The colour at ``t``, 0 to 1, of a palette [n, 3] read as a ramp."""
     place = np.clip(t, 0, 1) * (len(palette) - 1)
     low = min(int(place), len(palette) - 2)

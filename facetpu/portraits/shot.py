@@ -63,7 +63,7 @@ class Shot(NamedTuple):
         warmth = spread(0.05)
         warm = np.array([1 + warmth, 1.0, 1 - 1.3 * warmth])
         cool = np.array([1 - 0.5 * warmth, 1.0, 1 + 0.7 * warmth])
-        mirth = float(np.clip(rng.normal(0.35, 0.35), -0.25, 1.0))
+        mirth = float(np.clip(rng.normal(0.5, 0.35), -0.2, 1.1))
         return cls(
             yaw=spread(0.17),
             pitch=spread(0.08),
@@ -86,6 +86,6 @@ class Shot(NamedTuple):
             backdrop=BACKDROPS[rng.integers(len(BACKDROPS), size=2)] * np.float32(rng.uniform(0.6, 1.1)),
             scenery=int(rng.integers(1 << 31)),
             cloth=CLOTHES[rng.integers(len(CLOTHES))],
-            collar=int(rng.integers(4)),
+            collar=int(rng.integers(5)),
             pattern=int(rng.integers(5)),
         )

@@ -38,7 +38,7 @@ class CompiledModel(NamedTuple):
         cached, streamed = (self.parameters[key] / 2**20 for key in ("cached_bytes", "streamed_bytes"))
         lines = [
             f"{self.model}: {self.tpu_ops} of {len(self.ops)} ops on the Edge TPU",
-            f"{cached:.2f} MiB of parameters cached on the chip, {streamed:.2f} MiB streamed at every inference",
+            f"{cached:.2f} MiB of parameters cached on the chip, {streamed:.2f} MiB streamed every time",
             f"needs Edge TPU runtime {self.min_runtime_version} or newer",
         ]
         return "\n  ".join(lines + op_table([op for op in self.ops if op.target == "CPU"]))
@@ -111,7 +111,7 @@ def _check_model(record: Any, model: Path) -> list[OpReport]:
     if is_compiled(record):
         raise FacetpuError(f"{model}: is compiled already; give the model it was compiled from")
     require_readable(record, str(model))
-    ops = check(record)
+    ops = check(record, str(model))
     on_cpu = [op for op in ops if op.target == "CPU"]
     if len(on_cpu) == len(ops):
         first = f"op {ops[0].index} {ops[0].op}: {ops[0].reason}" if ops else "it has no op"

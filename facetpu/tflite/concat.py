@@ -13,10 +13,19 @@ from typing import Any
 import numpy as np
 
 from ..errors import FacetpuError
-from .edit import MIN_RUNTIME, drop_unused, moved, only_graph, same_constant, warn_of_packed_files
+from .edit import (
+    MIN_RUNTIME,
+    drop_unused,
+    moved,
+    named_ends,
+    only_graph,
+    placed,
+    renumbered,
+    same_constant,
+    warn_of_packed_files,
+)
 from .flatbuffer import Record
 from .model import quantization, read_model, tensor_shape, type_name, write_model
-from .schema import new
 
 SCALE_TOLERANCE = 1e-5  # relative; the same scale after a trip through another tool's text
 
@@ -46,8 +55,6 @@ def join_models(
     """
     model, other = read_model(base, base_name), read_model(head, head_name)
     graph, added = only_graph(model, base_name), only_graph(other, head_name)
-    for data, name in ((base, base_name), (head, head_name)):
-        warn_of_packed_files(data, name)
     if not len(added.inputs):
         raise FacetpuError(f"{head_name}: has no input, so nothing would connect it; give another head")
     place = _connect(graph, added, base_name, head_name)
@@ -59,27 +66,29 @@ def join_models(
             if tensor.buffer:
                 tensor.buffer += len(model.buffers)
     graph.operators += [_operator(model, other, operator, place) for operator in added.operators]
-    base_outputs = [int(index) for index in graph.outputs]
-    outputs = [place[int(index)] for index in added.outputs]
+    base_outputs = graph.outputs.tolist()
+    outputs = placed(added.outputs, place).tolist()
     outputs += [index for index in base_outputs if bypass and index not in outputs]
     graph.outputs = np.array(outputs, np.int32)
-    model.signature_defs = _signatures(model, other, place, outputs)
+    model.signature_defs = _signatures(model, other, place)
     _add_metadata(model, other)
     model.buffers += other.buffers
     if _lists_classes(other.description):
         model.description = other.description
     drop_unused(model)
+    for data, name in ((base, base_name), (head, head_name)):
+        warn_of_packed_files(data, name)
     return write_model(model, "the joined model")
 
 
 def _connect(graph: Record, added: Record, base: str, head: str) -> dict[int, int]:
     """Where in the base each input of the head is."""
-    place = {}
-    made = {int(index) for op in graph.operators for index in op.outputs} | set(graph.inputs.tolist())
+    place: dict[int, int] = {}
+    made = sorted({int(index) for op in graph.operators for index in op.outputs})
     for index in added.inputs:
         wanted = added.tensors[index]
-        found = [i for i in graph.outputs if graph.tensors[i].name == wanted.name]
-        found = found or [i for i in sorted(made) if graph.tensors[i].name == wanted.name]
+        candidates = [i for i in made if graph.tensors[i].name == wanted.name]
+        found = [i for i in candidates if i in graph.outputs] or candidates
         if not wanted.name or not found:
             names = ", ".join(repr(graph.tensors[i].name) for i in graph.outputs)
             raise FacetpuError(
@@ -91,7 +100,7 @@ def _connect(graph: Record, added: Record, base: str, head: str) -> dict[int, in
                 f"{base}: has {len(found)} tensors named {wanted.name!r}; give each its own name"
             )
         _check_alike(graph.tensors[found[0]], wanted, base, head)
-        place[int(index)] = int(found[0])
+        place[int(index)] = found[0]
     return place
 
 
@@ -143,27 +152,23 @@ def _operator(model: Record, other: Record, operator: Record, place: dict[int, i
     return joined
 
 
-def _signatures(model: Record, other: Record, place: dict[int, int], outputs: list[int]) -> list[Record]:
-    """The base's signatures with the head's outputs; tensors go by their own names where one has none."""
+def _signatures(model: Record, other: Record, place: dict[int, int]) -> list[Record]:
+    """The base's signatures with the outputs of the head's; a tensor without a name goes by its own."""
     graph = model.subgraphs[0]
-    if not model.signature_defs and not other.signature_defs:
-        return []
-    named = {entry.tensor_index: entry.name for entry in _outputs(model)}
-    named.update((place[entry.tensor_index], entry.name) for entry in _outputs(other))
-    given, made = (
-        [new("TensorMap", name=named.get(i, graph.tensors[i].name), tensor_index=i) for i in indices]
-        for indices in (graph.inputs.tolist(), outputs)
-    )
+    ends = placed(other.subgraphs[0].outputs, place)
+    heads = {signature.signature_key: signature for signature in reversed(other.signature_defs)}
     joined = []
     for signature in model.signature_defs or other.signature_defs:
-        joined.append(copy.copy(signature))
-        joined[-1].inputs = signature.inputs if model.signature_defs else given
-        joined[-1].outputs = made
+        head = heads.get(signature.signature_key) or next(iter(heads.values()), None)
+        made = named_ends(renumbered(head.outputs if head else (), place), ends, graph)
+        whole = copy.copy(signature)
+        if model.signature_defs:
+            made += signature.outputs or []
+        else:
+            whole.inputs = named_ends((), graph.inputs, graph)
+        whole.outputs = named_ends(made, graph.outputs, graph)
+        joined.append(whole)
     return joined
-
-
-def _outputs(model: Record) -> list[Record]:
-    return [entry for signature in model.signature_defs for entry in signature.outputs or []]
 
 
 def _add_metadata(model: Record, other: Record) -> None:

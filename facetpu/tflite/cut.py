@@ -11,14 +11,15 @@ from .edit import (
     drop_unused,
     is_constant,
     moved,
+    named_ends,
     only_graph,
     placed,
+    renumbered,
     same_constant,
     warn_of_packed_files,
 )
 from .flatbuffer import Record
 from .model import NO_TENSOR, op_name, read_model, write_model
-from .schema import new
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,6 @@ def split_model(model: bytes, tensor: str | None = None, where: str = "the model
             cross from base to head.
     """
     whole = read_model(model, where)
-    warn_of_packed_files(model, where)
     graph = only_graph(whole, where)
     cut = _cut(whole, graph, tensor, where)
     first, second = _sides(whole, graph, cut, where)
@@ -49,6 +49,7 @@ def split_model(model: bytes, tensor: str | None = None, where: str = "the model
     head.metadata = [entry for entry in head.metadata if entry.name == MIN_RUNTIME]
     head.metadata_buffer = None
     _rename_duplicates(base, head)
+    warn_of_packed_files(model, where)
     for part in (base, head):
         drop_unused(part)
     return write_model(base, "the base"), write_model(head, "the head")
@@ -71,14 +72,14 @@ def _cut(model: Record, graph: Record, name: str | None, where: str) -> int:
         norms = [op for op in graph.operators if op_name(model, op) == "L2_NORMALIZATION"]
         if len(norms) != 1:
             raise FacetpuError(
-                f"{where}: has {len(norms) or 'no'} L2 norm{'s' * (len(norms) != 1)} to cut before; "
+                f"{where}: has {len(norms) or 'no'} L2 norm{'s' * (len(norms) > 1)} to cut before; "
                 "name the tensor to cut at with --tensor"
             )
         return int(norms[0].inputs[0])
     found = [index for index, tensor in enumerate(graph.tensors) if tensor.name == name]
     if len(found) != 1:
         raise FacetpuError(
-            f"{where}: has {len(found) or 'no'} tensor{'s' * (len(found) != 1)} named {name!r}; "
+            f"{where}: has {len(found) or 'no'} tensor{'s' * (len(found) > 1)} named {name!r}; "
             "see facetpu inspect for their names"
         )
     return found[0]
@@ -136,20 +137,10 @@ def _part(model: Record, operators: list[Record], inputs: list[int], outputs: li
 
 
 def _signature(signature: Record, piece: Record, place: dict[int, int]) -> Record:
-    """The signature of a part: the model's names, and the tensor's own for the one at the cut."""
-    named = {
-        place[entry.tensor_index]: entry.name
-        for entry in (signature.inputs or []) + (signature.outputs or [])
-        if entry.tensor_index in place
-    }
+    """The signature of a part; the tensor at the cut goes by its own name."""
     part = copy.copy(signature)
-    part.inputs, part.outputs = (
-        [
-            new("TensorMap", name=named.get(int(i), piece.tensors[i].name), tensor_index=int(i))
-            for i in indices
-        ]
-        for indices in (piece.inputs, piece.outputs)
-    )
+    part.inputs = named_ends(renumbered(signature.inputs, place), piece.inputs, piece)
+    part.outputs = named_ends(renumbered(signature.outputs, place), piece.outputs, piece)
     return part
 
 

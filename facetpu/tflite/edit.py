@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import FacetpuError
 from .flatbuffer import Record
 from .model import NO_TENSOR
+from .schema import new
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ def moved(operator: Record, place: Mapping[int, int]) -> Record:
 def drop_unused(model: Record) -> None:
     """Drop the op codes and buffers that nothing refers to, save buffer 0, which every file has empty."""
     graph = model.subgraphs[0]
-    codes = sorted({op.opcode_index for op in graph.operators})
+    codes = list(dict.fromkeys(op.opcode_index for op in graph.operators))
     for op in graph.operators:
         op.opcode_index = codes.index(op.opcode_index)
     model.operator_codes = [model.operator_codes[index] for index in codes]
@@ -88,3 +89,21 @@ def drop_unused(model: Record) -> None:
     if model.metadata_buffer is not None:
         model.metadata_buffer = placed(listed, place)
     model.buffers = [model.buffers[index] for index in used]
+
+
+def renumbered(entries: Iterable[Record] | None, place: Mapping[int, int]) -> list[Record]:
+    """A signature's names on the tensors that ``place`` gives; those without a place are left out."""
+    return [
+        new("TensorMap", name=entry.name, tensor_index=place[entry.tensor_index])
+        for entry in entries or ()
+        if entry.tensor_index in place
+    ]
+
+
+def named_ends(entries: Iterable[Record], ends: Iterable[int], graph: Record) -> list[Record]:
+    """Those of ``entries`` that name one of ``ends``, and the tensor's own name for any other of these."""
+    ends = [int(index) for index in ends]
+    kept = [entry for entry in entries if entry.tensor_index in ends]
+    named = {entry.tensor_index for entry in kept}
+    own = [index for index in ends if index not in named]
+    return kept + [new("TensorMap", name=graph.tensors[index].name, tensor_index=index) for index in own]

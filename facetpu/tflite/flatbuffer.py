@@ -164,9 +164,7 @@ def decode(schema: Schema, root: str, data: Any, where: str, identifier: bytes =
     """
     reader = _Reader(schema, data, where)
     if identifier and bytes(reader.data[4:8]) != identifier:
-        raise FacetpuError(
-            f"{where}: is no {root.lower()} file (it lacks the mark {identifier.decode()}); give another file"
-        )
+        raise FacetpuError(f"{where}: lacks the mark {identifier.decode()} of a {root}; give another file")
     return reader.table(root, reader.offset(0, root), root, 0)
 
 
@@ -336,18 +334,14 @@ class _Writer:
         elif field.kind in ("table", "union"):
             self.table(patch, value, path)
         elif field.kind == "text":
-            raw = str(value).encode("utf-8", "surrogateescape")
-            self.vector(patch, raw, len(raw), 4)
+            text = str(value).encode("utf-8", "surrogateescape")
+            self.vector(patch, text, len(text), field.align)
             self.out += b"\0"
         else:
             dtype = self.schema.dtypes["uint8" if field.kind == "bytes" else field.of]
             array = self.array(value, dtype, path)
-            self.vector(
-                patch,
-                array.data.cast("B") if len(array) else b"",
-                len(array),
-                max(field.align, dtype.alignment),
-            )
+            raw = array.view(np.uint8).data
+            self.vector(patch, raw, len(array), max(field.align, dtype.alignment))
             if field.kind == "bytes":
                 self.out += b"\0"
 
@@ -449,6 +443,8 @@ def _default(of: str, text: str | None) -> Any:
 def _same(left: Any, right: Any) -> bool:
     if isinstance(left, np.ndarray) or isinstance(right, np.ndarray):
         return (left is None) == (right is None) and np.array_equal(left, right)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(_same, left, right))
     return bool(left == right)
 
 

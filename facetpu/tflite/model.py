@@ -52,7 +52,9 @@ def read_model(source: Any, where: str | None = None) -> Record:
             raise FacetpuError(f"{source}: no such file; give a .tflite model")
         data = Path(source).read_bytes()
     where = where or "the model"
-    model = decode(SCHEMA, "Model", data, where, IDENTIFIER)
+    if bytes(data[4:8]) != IDENTIFIER:
+        raise FacetpuError(f"{where}: is no TFLite model; give a .tflite file")
+    model = decode(SCHEMA, "Model", data, where)
     _fill(model, "operator_codes subgraphs buffers metadata signature_defs")
     model.buffers = model.buffers or [new("Buffer")]  # a graph without constants may come without any
     for graph in model.subgraphs:
@@ -109,7 +111,7 @@ def op_name(model: Record, operator: Record) -> str:
     number = op_number(code)
     if number == BuiltinOperator.CUSTOM:
         return code.custom_code or "CUSTOM"
-    return BuiltinOperator(number).name if number < len(BuiltinOperator) else f"BUILTIN_{number}"
+    return BuiltinOperator(number).name if 0 <= number < len(BuiltinOperator) else f"BUILTIN_{number}"
 
 
 def op_number(code: Record) -> int:
@@ -132,7 +134,8 @@ def tensor_type(dtype: Any) -> TensorType:
 
 def type_name(tensor: Record) -> str:
     """The tensor's type as NumPy calls it where NumPy has it: ``uint8``."""
-    return TensorType(tensor.type).name.lower() if tensor.type < len(TensorType) else f"type {tensor.type}"
+    known = 0 <= tensor.type < len(TensorType)
+    return TensorType(tensor.type).name.lower() if known else f"type {tensor.type}"
 
 
 def tensor_shape(tensor: Record) -> tuple[int, ...]:
