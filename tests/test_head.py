@@ -94,6 +94,7 @@ def test_rows_are_quantised_as_coral_does():
     assert quantize_rows(np.float32([-0.5, 0.5]), 1.0, 0).tolist() == [0, 1]
 
 
+@settings(deadline=None)
 @given(arrays.arrays(np.float32, 16, elements=st.floats(-1, 1, width=32)))
 def test_a_unit_row_keeps_its_direction(row):
     norm = np.linalg.norm(row)

@@ -203,6 +203,7 @@ toys = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(toys)
 def test_what_is_written_is_read_again(record):
     data = encode(TOY, record, identifier=b"TOY1")
