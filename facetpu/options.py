@@ -56,8 +56,8 @@ def common(command: Command) -> Command:
 def _errors_as_one_line(as_json: bool) -> Iterator[None]:
     try:
         yield
-    except KeyboardInterrupt:
-        _fail("stopped; run the same command again to go on", as_json, 130)
+    except KeyboardInterrupt as stop:
+        _fail(str(stop) or "stopped; run the same command again to go on", as_json, 130)
     except FacetpuError as error:
         _fail(str(error), as_json)
     except ImportError as error:

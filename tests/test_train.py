@@ -1,0 +1,251 @@
+"""Training: that it learns, what it leaves on disk, and how it goes on after a kill."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Iterator
+
+import numpy as np
+import pytest
+from crops import write_crops
+from facetpu.config import TrainConfig
+from facetpu.errors import FacetpuError
+from facetpu.stages.pack import pack
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("train")
+    write_crops(folder / "crops", people=4, photos=10)
+    pack(folder / "crops", folder / "records", shards=2, validation=0.2)
+    return folder / "records"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny() -> Iterator[None]:
+    """A network of one layer, which takes no time to build."""
+    from facetpu.nets.batch_norm import batch_norm
+    from facetpu.nets.classifier import NETWORKS
+    from facetpu.nets.tensorflow import slim
+
+    def one_layer(images: Any, network: Any, is_training: bool) -> Any:
+        parameters = {"decay": network.batch_norm_decay, "is_training": is_training}
+        return slim.conv2d(
+            images, 8, 8, stride=8, normalizer_fn=batch_norm, normalizer_params=parameters, scope="Tiny"
+        )
+
+    NETWORKS["tiny"] = one_layer
+    yield
+    del NETWORKS["tiny"]
+
+
+def settings(**changes: Any) -> TrainConfig:
+    network = {"name": "tiny", "image_size": 32, "embedding_dim": 8, "batch_norm_decay": 0.8}
+    asked = {"network": network, "steps": 30, "batch_size": 8, "checkpoint_every": 10, **changes}
+    return TrainConfig.model_validate(asked)
+
+
+def variables(run: Path) -> dict[str, np.ndarray]:
+    from facetpu.nets.tensorflow import tf
+
+    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(run / "checkpoints")))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def test_a_training_learns_and_says_how_well(records: Path, tmp_path: Path) -> None:
+    from facetpu.stages.train import train
+
+    result = train(settings(), records, tmp_path / "run")
+    assert result.run == tmp_path / "run"
+    assert result.steps == 30
+    assert result.loss < 1.0  # a guess among four people costs 1.39
+    assert result.validation_accuracy == 1.0
+    assert result.images_per_second > 0
+    found = {path.relative_to(tmp_path / "run").parts[0] for path in (tmp_path / "run").rglob("*")}
+    assert found == {"checkpoints", "config.yaml", "events", "labels.txt", "manifest.json"}
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["alignment"] == {"template": "arcface", "size": 32, "margin": 44}
+    assert (tmp_path / "run" / manifest["records"]).resolve() == records.resolve()
+
+
+def test_tensorboard_gets_its_curves(records: Path, tmp_path: Path) -> None:
+    from facetpu.stages.train import train
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(settings(steps=21, validate_every=7), records, tmp_path / "run")
+    events = EventAccumulator(str(tmp_path / "run" / "events"))
+    events.Reload()
+    steps = {
+        tag: [event.step for event in events.Tensors(tag)] for tag in sorted(events.Tags()["tensors"])
+    }
+    assert steps == {
+        "images_per_second": [1, 21],
+        "learning_rate": [1, 21],
+        "loss": [1, 21],
+        "validation_accuracy": [7, 14, 21],
+    }
+
+
+def test_a_rerun_does_nothing_and_another_training_is_not_overwritten(records: Path, tmp_path: Path) -> None:
+    from facetpu.stages.train import train
+
+    first = train(settings(steps=2), records, tmp_path / "run")
+    before = (tmp_path / "run" / "manifest.json").stat().st_mtime_ns
+    assert train(settings(steps=2), records, tmp_path / "run") == first._replace(images_per_second=None)
+    assert (tmp_path / "run" / "manifest.json").stat().st_mtime_ns == before
+    with pytest.raises(FacetpuError, match="run: exists; pass --resume .* or --overwrite"):
+        train(settings(steps=3), records, tmp_path / "run")
+    assert train(settings(steps=3), records, tmp_path / "run", overwrite=True).steps == 3
+
+
+def test_a_killed_training_resumes_as_if_undisturbed(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from facetpu.stages import train as stage
+
+    def killed(steps: range, *args: Any, **kwargs: Any) -> Iterator[int]:
+        yield from steps[:15]
+        raise KeyboardInterrupt
+
+    whole = stage.train(settings(), records, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "progress", killed)
+        with pytest.raises(KeyboardInterrupt, match="stopped at step 15 of 30; .* --resume"):
+            stage.train(settings(), records, tmp_path / "run")
+    with pytest.raises(FacetpuError, match="run: exists; pass --resume"):
+        stage.train(settings(), records, tmp_path / "run")
+    # A power cut in the middle of writing step 15 leaves its files but not its name in the list.
+    shutil.copy(
+        tmp_path / "run/checkpoints/model.ckpt-15.index", tmp_path / "run/checkpoints/model.ckpt-99.index"
+    )
+    resumed = stage.train(settings(), records, tmp_path / "run", resume=True)
+    assert resumed._replace(run=whole.run, images_per_second=None) == whole._replace(images_per_second=None)
+    one, other = variables(tmp_path / "whole"), variables(tmp_path / "run")
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def test_resume_begins_where_there_is_nothing_yet(records: Path, tmp_path: Path) -> None:
+    from facetpu.stages.train import train
+
+    assert train(settings(steps=1), records, tmp_path / "run", resume=True).steps == 1
+
+
+def test_a_run_of_another_network_is_not_resumed(records: Path, tmp_path: Path) -> None:
+    from facetpu.stages.train import train
+
+    train(settings(steps=1), records, tmp_path / "run")
+    other = settings(steps=2, network={"name": "tiny", "image_size": 32, "embedding_dim": 9})
+    with pytest.raises(FacetpuError, match=r"network.embedding_dim is 8 there and 9 in the config"):
+        train(other, records, tmp_path / "run", resume=True)
+    (tmp_path / "run" / "labels.txt").write_text("0  somebody else\n")
+    with pytest.raises(FacetpuError, match="trained on other people"):
+        train(settings(steps=2), records, tmp_path / "run", resume=True)
+
+
+def test_a_loss_that_is_no_number_stops_the_training(records: Path, tmp_path: Path) -> None:
+    from facetpu.stages.train import train
+
+    wild = settings(optimizer={"learning_rate": 1e30, "warmup": 0}, checkpoint_every=1)
+    with pytest.raises(FacetpuError, match=r"the loss is (nan|inf) at step \d+; lower optimizer.learning"):
+        train(wild, records, tmp_path / "run")
+
+
+def test_bad_records_are_told_in_one_line(records: Path, tmp_path: Path) -> None:
+    from facetpu.stages.train import train
+
+    run = tmp_path / "run"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FacetpuError, match="empty: holds no records; make them with facetpu pack"):
+        train(settings(), tmp_path / "empty", run)
+    large = settings(network={"name": "tiny", "image_size": 64})
+    with pytest.raises(FacetpuError, match=r"photos of 32 px, and the config's network.image_size is 64"):
+        train(large, records, run)
+    copy = shutil.copytree(records, tmp_path / "copy")
+    shard = copy / "train-00001-of-00002.tfrecord"
+    whole = shard.read_bytes()
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2] ^= 0xFF
+    shard.write_bytes(damaged)
+    with pytest.raises(FacetpuError, match=r"train-00001-of-00002.tfrecord: is damaged after \d+ photos"):
+        train(settings(), copy, run)
+    shard.write_bytes(whole[:-9])
+    with pytest.raises(FacetpuError, match=r"has \d+ bytes and should have \d+; pack the records again"):
+        train(settings(), copy, run, overwrite=True)
+    shard.unlink()
+    with pytest.raises(FacetpuError, match="train-00001-of-00002.tfrecord: is missing"):
+        train(settings(), copy, run, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": "softmx"}, "loss: there is no loss 'softmx'; did you mean softmax?"),
+        (
+            {"network": {"name": "mobilenet_v2"}},
+            "network.name: there is no network 'mobilenet_v2'; did you mean mobilenet_v1?",
+        ),
+    ],
+)
+def test_an_unknown_network_or_loss_is_told(
+    records: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    from facetpu.stages.train import train
+
+    with pytest.raises(FacetpuError) as error:
+        train(settings(**changes), records, tmp_path / "run")
+    assert str(error.value) == message
+
+
+def test_every_photo_comes_once_an_epoch_and_each_epoch_in_its_own_order(records: Path) -> None:
+    from facetpu.config import Augmentation
+    from facetpu.records import read_records, training_batches
+
+    plain = Augmentation(flip=False, shift=0, zoom=0, brightness=0, contrast=0, saturation=0)
+    config = settings(augmentation=plain)
+    data = read_records(records)
+
+    def sums(start: int, count: int) -> list[float]:
+        batches = training_batches(data, config, start).take(count).as_numpy_iterator()
+        return [float(pixels.sum()) for batch, _ in batches for pixels in batch]
+
+    three_epochs = sums(0, 12)  # 32 photos in batches of 8
+    assert len(set(three_epochs)) == 32
+    epochs = [three_epochs[index : index + 32] for index in (0, 32, 64)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(epochs[2])
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert sums(5, 7) == three_epochs[40:]
+
+
+def test_augmentation_follows_its_seed_and_none_changes_nothing() -> None:
+    from facetpu.augmentation import augment
+    from facetpu.config import Augmentation
+
+    pixels = np.random.default_rng(0).uniform(0, 255, (4, 16, 16, 3)).astype(np.float32)
+    strong = Augmentation(shift=0.2, zoom=0.2, rotation=20, brightness=0.3, contrast=0.3, saturation=0.5)
+    one, same, other = (augment(pixels, strong, seed).numpy() for seed in ([1, 2], [1, 2], [1, 3]))
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
+    assert not np.array_equal(one, pixels)
+    assert one.min() >= 0
+    assert one.max() <= 255
+    none = Augmentation(flip=False, shift=0, zoom=0, brightness=0, contrast=0, saturation=0)
+    assert np.array_equal(augment(pixels, none, [1, 2]), pixels)
+
+
+def test_a_picture_moves_turns_and_grows_about_its_centre() -> None:
+    from facetpu.augmentation import _moves, _warp
+    from facetpu.nets.tensorflow import tf
+
+    def moved(right: float = 0, down: float = 0, zoom: float = 1, angle: float = 0) -> Any:
+        each = [tf.constant([value], tf.float32) for value in (right, down, zoom, angle)]
+        return _warp(picture, _moves(9, *each)).numpy()[0, :, :, 0]
+
+    picture = np.zeros((1, 9, 9, 3), np.float32)
+    picture[0, 4, 6] = 1
+    assert np.argwhere(moved(right=1 / 9, down=-2 / 9) > 0.5).tolist() == [[2, 7]]
+    assert np.argwhere(moved(angle=np.pi / 2) > 0.5).tolist() == [[6, 4]]
+    assert moved(zoom=2)[4, 8] == pytest.approx(1)
