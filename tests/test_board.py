@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from small_models import DIM, SIZE, build_base, build_model, unit_rows, write_export
+from small_export import DIM, SIZE, build_base, build_model, unit_rows, write_export
 
 from facetpu.artefacts import digest, read_manifest
 from facetpu.board import interpreter as board_interpreter

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_models import write_export
+from small_export import write_export
 
 from facetpu.board.enrol import imprint
 from facetpu.board.gallery import read_gallery
