@@ -76,8 +76,8 @@ def unit(embeddings: np.ndarray, where: str) -> np.ndarray:
     mean_cosine = np.sum(unit_rows.mean(axis=0, dtype=np.float64) ** 2)
     if len(unit_rows) > 1 and mean_cosine > COLLAPSED:
         raise FacetpuError(
-            f"{where}: is broken: all {len(unit_rows)} crops have one embedding (mean cosine {mean_cosine:.6f}); "
-            "train or export it again"
+            f"{where}: is broken: all {len(unit_rows)} crops have one embedding "
+            f"(mean cosine {mean_cosine:.6f}); train or export it again"
         )
     return unit_rows
 
