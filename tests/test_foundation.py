@@ -35,7 +35,7 @@ FLOORS = [
     {"nets"},
     {"mtcnn", "metrics", "pairs", "edgetpu"},
     {"tflite"},
-    {"image", "runtime", "config", "people", "options"},
+    {"image", "lettering", "runtime", "config", "people", "options"},
     {"labels", "progress", "workers"},
     {"artefacts"},
     {"errors"},
@@ -43,6 +43,7 @@ FLOORS = [
 ]
 ON_THE_BOARD = {
     *("cli", "options", "errors", "artefacts", "labels", "people", "progress", "runtime", "image"),
+    "lettering",
     *("metrics", "mtcnn", "tflite", "edgetpu", "board", "doctor"),
 }
 
