@@ -285,19 +285,26 @@ def imprint(model: Path, people: Path, out: Path, overwrite: bool, **settings: A
 @common
 @overwrite
 def identify(
-    model: Path, photos: tuple[Path, ...], camera: int | None, overwrite: bool, **settings: Any
+    model: Path,
+    photos: tuple[Path, ...],
+    camera: int | None,
+    threshold: float | None,
+    draw: Path | None,
+    overwrite: bool,
 ) -> Any:
     """Say who is in PHOTOS, or in front of a camera; strangers are called so.
 
     Example: facetpu identify kitchen photo.jpg
     """
+    from .board.identify import identify, watch
+
     if (camera is None) == (not photos):
         raise click.UsageError("give PHOTOS or --camera, one of the two")
-    if camera is not None and settings["draw"] is not None:
+    if camera is None:
+        return identify(model, list(photos), threshold=threshold, draw=draw, overwrite=overwrite)
+    if draw is not None:
         raise click.UsageError("--draw is for PHOTOS")
-    from .board.identify import identify
-
-    return identify(model, list(photos), camera=camera, overwrite=overwrite, **settings)
+    return watch(model, camera, threshold=threshold)
 
 
 @main.command()

@@ -8,6 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Machines are noisy: a slow example is no failure.
+settings.register_profile("facetpu", deadline=None)
+settings.load_profile("facetpu")
 
 
 @pytest.fixture(scope="session")

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from small_models import DIM, SIZE, build_base, build_model, unit_rows, write_export
+from small_export import DIM, SIZE, build_base, build_model, unit_rows, write_export
 
 from facetpu.artefacts import digest, read_manifest
 from facetpu.board import interpreter as board_interpreter
-from facetpu.board.camera import camera_pictures
-from facetpu.board.draw import draw_faces
+from facetpu.board.draw import KNOWN, STRANGER, draw_faces
 from facetpu.board.embed import Alignment, Embedder
 from facetpu.board.enrol import ImprintResult, imprint
 from facetpu.board.gallery import read_gallery, write_gallery
@@ -28,7 +27,7 @@ from facetpu.board.imprint import ImprintingEngine, UnfitModel
 from facetpu.board.people import list_people, remove_person, rename_person
 from facetpu.cli import main
 from facetpu.errors import FacetpuError
-from facetpu.image import read_image
+from facetpu.image import align_face, read_image
 from facetpu.portraits import write_people
 from facetpu.runtime import interpreter
 from facetpu.tflite.concat import join_models
@@ -197,7 +196,8 @@ def test_a_library_that_finds_no_device_is_told_from_a_missing_one(
         pytest.skip("no C compiler")
     source = tmp_path / "none.c"
     source.write_text("""
-        void* tflite_plugin_create_delegate(char** k, char** v, unsigned long n, void (*report)(const char*)) { return 0; }
+        void* tflite_plugin_create_delegate(char** keys, char** values, unsigned long count,
+                                            void (*report)(const char*)) { return 0; }
         void tflite_plugin_destroy_delegate(void* delegate) {}
     """)
     subprocess.run([compiler, "-shared", "-fPIC", "-o", tmp_path / "none.so", source], check=True)
@@ -305,8 +305,6 @@ def test_rows_are_those_that_coral_trains_on_the_whole_model(model: Path, people
         for photo in sorted((people / name).iterdir()):
             image = read_image(photo)
             face = reader.main_face(photo).face
-            from facetpu.image import align_face
-
             crop = align_face(image, face, *reader.embedder.alignment)
             embedding = (run(extractor, crop[None]).ravel().astype(np.float32) - 128) / np.float32(128)
             engine.train(embedding, class_id)
@@ -379,7 +377,7 @@ def test_a_threshold_is_set_by_photos_of_strangers(model: Path, people: Path, tm
     result = imprint(model, people, tmp_path / "out", false_accepts=0.25, strangers=tmp_path / "strangers")
     assert result.threshold_source == "25.00% of 12 strangers' faces reach it"
     found = identify(tmp_path / "out", [tmp_path / "strangers"])
-    names = [face.name for photo in found.photos for face in photo.faces]  # type: ignore[union-attr]
+    names = [face.name for photo in found.photos for face in photo.faces]
     assert sum(name is not None for name in names) == 3
 
 
@@ -483,9 +481,9 @@ def test_models_that_cannot_be_imprinted_are_named(model: Path, people: Path, tm
 
 def test_enrolled_people_are_named_and_boxed(known: Path, people: Path) -> None:
     result = identify(known, [people / "Bo", people / "Çelik" / "001.jpg"])
-    assert [photo.photo.name for photo in result.photos] == ["000.jpg", "001.jpg", "002.jpg", "001.jpg"]  # type: ignore[union-attr]
-    assert result.problem is None  # type: ignore[union-attr]
-    for photo, name in zip(result.photos, ["Bo", "Bo", "Bo", "Çelik"]):  # type: ignore[union-attr]
+    assert [photo.photo.name for photo in result.photos] == ["000.jpg", "001.jpg", "002.jpg", "001.jpg"]
+    assert result.problem is None
+    for photo, name in zip(result.photos, ["Bo", "Bo", "Bo", "Çelik"], strict=True):
         (face,) = photo.faces
         assert face.name == name if face.cosine >= face.threshold else face.name is None
         assert face.cosine > 0.4
@@ -501,10 +499,10 @@ def test_every_face_of_a_photo_is_named_the_surest_first(known: Path, people: Pa
     both.paste(Image.open(people / "Bo" / "000.jpg"), (0, 0))
     both.paste(Image.open(people / "Çelik" / "000.jpg"), (200, 0))
     both.save(tmp_path / "both.png")
-    (photo,) = identify(known, [tmp_path / "both.png"], threshold=-1).photos  # type: ignore[union-attr]
+    (photo,) = identify(known, [tmp_path / "both.png"], threshold=-1).photos
     assert {face.name: face.box[0] < 200 for face in photo.faces} == {"Bo": True, "Çelik": False}
     assert photo.faces[0].score >= photo.faces[1].score
-    (photo,) = identify(known, [tmp_path / "both.png"], threshold=1).photos  # type: ignore[union-attr]
+    (photo,) = identify(known, [tmp_path / "both.png"], threshold=1).photos
     assert [face.name for face in photo.faces] == [None, None]
     assert str(photo).count("stranger") == 2
 
@@ -554,8 +552,8 @@ def test_photos_are_drawn_with_boxes_and_names(known: Path, people: Path, tmp_pa
         "manifest.json",
     ]
     before, after = read_image(photo), read_image(tmp_path / "drawn" / "1-000.png")
-    x1, y1, _, _ = (round(value) for value in result.photos[0].faces[0].box)  # type: ignore[union-attr]
-    assert (after[y1, x1] == draw_colour(result.photos[0].faces[0])).all()  # type: ignore[union-attr]
+    x1, y1, _, _ = (round(value) for value in result.photos[0].faces[0].box)
+    assert (after[y1, x1] == colour(result.photos[0].faces[0])).all()
     assert np.array_equal(before[:y1], after[:y1])
     with pytest.raises(FacetpuError, match="exists"):
         identify(known, [photo], draw=tmp_path / "drawn")
@@ -563,9 +561,7 @@ def test_photos_are_drawn_with_boxes_and_names(known: Path, people: Path, tmp_pa
     assert len(list((tmp_path / "drawn").iterdir())) == 2
 
 
-def draw_colour(face: KnownFace) -> tuple[int, int, int]:
-    from facetpu.board.draw import KNOWN, STRANGER
-
+def colour(face: KnownFace) -> tuple[int, int, int]:
     return KNOWN if face.name else STRANGER
 
 
@@ -592,12 +588,12 @@ def test_a_camera_gives_the_faces_picture_by_picture(known: Path, people: Path, 
     ):
         writer.write(np.ascontiguousarray(image[:, :, ::-1]))
     writer.release()
-    moments = list(watch(Identifier(known, -1.0), camera_pictures(video)))
+    moments = list(watch(known, video, threshold=-1.0))
     assert [[face.name for face in moment.faces] for moment in moments] == [["Bo"], ["Çelik"]]
     assert 0 <= moments[0].seconds <= moments[1].seconds
     assert "Bo 0." in str(moments[0])
     with pytest.raises(FacetpuError, match="cannot be opened"):
-        next(camera_pictures(str(tmp_path / "missing.avi")))
+        next(watch(known, str(tmp_path / "missing.avi")))
 
 
 def test_photos_and_a_camera_exclude_each_other(known: Path) -> None:
@@ -693,7 +689,7 @@ def test_forgetting_erases_one_person_and_leaves_the_others_rows(
     for trace in (b"Bo\n", gone.photos[3].encode(), gone.embeddings[3].tobytes(), gone.imprints[3].tobytes()):
         assert trace not in left
     assert not list(own.parent.glob(".*"))
-    names = [face.name for photo in identify(own, [people], threshold=0.0).photos for face in photo.faces]  # type: ignore[union-attr]
+    names = [face.name for photo in identify(own, [people], threshold=0.0).photos for face in photo.faces]
     assert "Bo" not in names
     run(own / "model.tflite", crops_of(1))
     assert stat.S_IMODE((own / "gallery.npz").stat().st_mode) == 0o600

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_models import write_export
+from small_export import write_export
 
 from facetpu.board.enrol import imprint
 from facetpu.board.gallery import read_gallery
@@ -70,7 +70,9 @@ def test_imprint_and_identify_from_end_to_end(facetpu: Path, tmp_path: Path) -> 
     people = tmp_path / "people"
     write_people(people, 3, 2)
     python = facetpu.with_name("python")
-    missing = "import importlib.util as u; print(*[n for n in ('tensorflow', 'ai_edge_litert') if u.find_spec(n)])"
+    missing = (
+        "import importlib.util as u; print(*[n for n in ('tensorflow', 'ai_edge_litert') if u.find_spec(n)])"
+    )
     assert check([python, "-c", missing]).split() == []
 
     told = json.loads(check([facetpu, "imprint", model, people, tmp_path / "known", "--json"]))
@@ -84,7 +86,7 @@ def test_imprint_and_identify_from_end_to_end(facetpu: Path, tmp_path: Path) -> 
     # What this Python, with its newer runtime, makes of the same photos.
     imprint(model, people, tmp_path / "here")
     here = identify(tmp_path / "here", [people])
-    for photo, expected in zip(seen["photos"], here.photos):  # type: ignore[union-attr]
+    for photo, expected in zip(seen["photos"], here.photos, strict=True):
         (face,), (same,) = photo["faces"], expected.faces
         assert face["name"] == same.name
         np.testing.assert_allclose(face["box"], same.box, atol=1)
@@ -96,5 +98,7 @@ def test_imprint_and_identify_from_end_to_end(facetpu: Path, tmp_path: Path) -> 
     check([facetpu, "people", tmp_path / "known", "rename", names[0], "Çelik"])
     check([facetpu, "people", tmp_path / "known", "remove", names[1]])
     assert "Çelik" in check([facetpu, "people", tmp_path / "known", "list"])
-    same_face = check([facetpu, "verify", model, people / names[0] / "000.jpg", people / names[0] / "000.jpg"])
+    same_face = check(
+        [facetpu, "verify", model, people / names[0] / "000.jpg", people / names[0] / "000.jpg"]
+    )
     assert same_face.startswith("the same person: cosine 1.000")

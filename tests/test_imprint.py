@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from small_export import DIM, build_base, build_model, unit_rows
 from facetpu.board.imprint import ImprintingEngine, NotTrainable, UnfitModel
 from facetpu.errors import FacetpuError
 from facetpu.runtime import interpreter
-from facetpu.tflite.head import build_head
+from facetpu.tflite.concat import join_models
+from facetpu.tflite.head import base_output, build_head
 from facetpu.tflite.model import read_model, tensor_data, write_model
 from facetpu.tflite.schema import TensorType, new
 
@@ -72,7 +74,7 @@ def test_equals_corals_engine_on_a_model_that_it_wrote_before(data: Path) -> Non
 def check_golden(model: Path | bytes, case: Path) -> bytes:
     with np.load(case) as golden:
         engine = ImprintingEngine(model, bool(golden["keep_classes"]))
-        for embedding, class_id in zip(golden["embeddings"], golden["class_ids"]):
+        for embedding, class_id in zip(golden["embeddings"], golden["class_ids"], strict=True):
             engine.train(embedding, int(class_id))
         written = engine.serialize_model()
         expected, factor = golden["expected_kernel"], float(golden["scale_factor"])
@@ -107,6 +109,23 @@ def test_the_extractor_is_the_model_with_the_embedding_for_its_output(data: Path
     assert extractor == whole
 
 
+@pytest.mark.data
+def test_a_base_that_was_compiled_may_precede_the_head(data: Path) -> None:
+    models = data / "coral" / "models"
+    rows = []
+    for name in ("", "_edgetpu"):
+        base = (models / f"mobilenet_v1_1.0_224_quant_embedding_extractor{name}.tflite").read_bytes()
+        source = base_output(base)
+        head = build_head(unit_rows(2, 1024), 10.0, source.scale, source.zero_point, source.name)
+        engine = ImprintingEngine(join_models(base, head))
+        for class_id, embedding in enumerate(unit_rows(3, 1024, seed=5)):
+            engine.train(embedding, class_id)
+        written = engine.serialize_model()
+        assert (b"edgetpu-custom-op" in written) == (name == "_edgetpu")
+        rows.append(kernel_of(written))
+    assert np.array_equal(*rows)
+
+
 def test_what_is_written_runs_and_names_whom_it_was_trained_on(model: bytes) -> None:
     rng = np.random.default_rng(3)
     crops = rng.integers(0, 256, [4, 112, 112, 3], np.uint8)
@@ -137,7 +156,7 @@ def reference_row(embeddings: np.ndarray) -> tuple[list[int], float]:
     one = np.float32
     weights = [one(0)] * embeddings.shape[1]
     for embedding in embeddings:
-        weights = [one(weight + one(value)) for weight, value in zip(weights, embedding)]
+        weights = [one(weight + one(value)) for weight, value in zip(weights, embedding, strict=True)]
     total = one(0)
     for weight in weights:
         total = one(total + one(weight * weight))
@@ -310,7 +329,15 @@ def test_models_are_refused_with_corals_words(
     assert isinstance(refusal.value, ValueError)
 
 
-@pytest.mark.parametrize("change", [no_bias, int8_kernel, scale_for_each_row])
+def wide_kernel(record: Any, graph: Any) -> None:
+    graph.tensors[graph.operators[-4].inputs[1]].shape = np.array([3, 2, 2, DIM // 4], np.int32)
+
+
+def computed_factor(record: Any, graph: Any) -> None:
+    graph.operators[-3].inputs = np.array([*graph.operators[-3].inputs[:1], graph.operators[-4].outputs[0]])
+
+
+@pytest.mark.parametrize("change", [no_bias, int8_kernel, scale_for_each_row, wide_kernel, computed_factor])
 def test_models_that_corals_engine_would_corrupt_or_crash_on_are_refused(
     model: bytes, change: Callable[[Any, Any], None]
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..artefacts import check_new, digest, finished, new_folder, write_manifest
+from ..artefacts import MANIFEST, check_new, digest, finished, new_folder, write_manifest
 from ..image import UnreadableImage
 from ..labels import check_distinct
 from ..people import photos_under
@@ -93,7 +93,7 @@ def imprint(
     Raises:
         FacetpuError: the model cannot be imprinted, or no photo of a person shows a face.
     """
-    folder = ModelFolder.find(model)
+    people, out, folder = Path(people), Path(out), ModelFolder.find(model)
     l2_norm = L2Norm(folder.needed(MODEL, "facetpu export"))
     photos = photos_of_people(people)
     others = None if strangers is None else photos_under(strangers)
@@ -102,9 +102,8 @@ def imprint(
     manifest = finished(out, STAGE, config, inputs)
     if manifest is not None:
         log.info("%s: was made from the same model and photos already", out)
-        return _report(
-            out, read_known(ModelFolder(Path(out), None)), Intake([], {}), manifest["threshold_source"]
-        )
+        gallery = read_known(ModelFolder(out, None))
+        return _report(out, gallery, Intake([], {}), manifest["threshold_source"])
     check_new(out, overwrite)
 
     reader = FaceReader(model)
@@ -128,7 +127,7 @@ def _inputs(folder: ModelFolder, people: Path, strangers: Path | None) -> dict[s
     inputs = {"people": digest(people, times=True)}
     if strangers is not None:
         inputs["strangers"] = digest(strangers, times=True)
-    for name in (MODEL, GALLERY, COHORT, "manifest.json"):
+    for name in (MODEL, GALLERY, COHORT, MANIFEST):
         if (folder.root / name).is_file():
             inputs[name] = digest(folder.root / name)
     return inputs
@@ -196,7 +195,7 @@ def _report(out: Path, gallery: Gallery, intake: Intake, source: str) -> Imprint
         people.append(Enrolled(name, photos, len(added), intake.refused.get(name, []), remarks))
     left_out = genuine[np.isfinite(genuine)]
     return ImprintResult(
-        Path(out),
+        out,
         people,
         gallery.threshold,
         source,

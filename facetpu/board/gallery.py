@@ -152,7 +152,8 @@ def read_gallery(path: Path) -> Gallery:
         settings = json.loads(str(arrays.pop("settings")))
         if settings.pop("version") > VERSION:
             raise FacetpuError(f"{path}: was written by a later facetpu; update this one")
-        gallery = Gallery(**settings, **arrays)
+        settings.update(arrays)
+        gallery = Gallery(**settings)
         _check(gallery)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FacetpuError(f"{path}: is damaged ({error}); {advice}") from None

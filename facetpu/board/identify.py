@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Iterable, Iterator, NamedTuple
+from typing import Iterator, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from ..errors import FacetpuError
 from ..image import UnreadableImage, read_image, write_png
 from ..people import photos_under
 from ..progress import progress
-from .camera import Picture, camera_pictures
+from .camera import camera_pictures
 from .draw import draw_faces
 from .faces import FaceReader
 from .folder import ModelFolder
@@ -134,12 +134,11 @@ class Identifier:
 def identify(
     model: Path,
     photos: list[Path],
-    camera: int | None = None,
     threshold: float | None = None,
     draw: Path | None = None,
     overwrite: bool = False,
-) -> IdentifyResult | Iterator[Moment]:
-    """Say who is in ``photos``, or in front of ``camera``.
+) -> IdentifyResult:
+    """Say who is in ``photos``.
 
     A photo that cannot be read is listed with its reason and stops nothing; it is the result's
     ``problem``, for which the command exits 1 when all others are done.
@@ -147,16 +146,13 @@ def identify(
     Args:
         model: an imprinted folder, or a model in it.
         photos: files, and folders whose photos are taken.
-        camera: number of a camera to watch instead, until it ends or the user stops it.
         threshold: cosine from which a face is known; the gallery's unless given.
         draw: folder for copies of the photos with boxes and names.
         overwrite: replace what facetpu wrote to ``draw`` before.
 
     Raises:
-        FacetpuError: the model cannot be used, a folder holds no photo, or the camera cannot be opened.
+        FacetpuError: the model cannot be used, a folder holds no photo, or ``draw`` exists.
     """
-    if camera is not None:
-        return watch(Identifier(model, threshold), camera_pictures(camera))
     files = _expanded(photos)
     if draw is None:
         return IdentifyResult(_in_photos(Identifier(model, threshold), files, None))
@@ -168,9 +164,19 @@ def identify(
     return result
 
 
-def watch(identifier: Identifier, pictures: Iterable[Picture]) -> Iterator[Moment]:
-    """The faces in a stream of pictures; one without a face is passed over."""
-    for picture in pictures:
+def watch(model: Path, camera: int | str, threshold: float | None = None) -> Iterator[Moment]:
+    """Say who is in front of ``camera``, moment by moment; one without a face is passed over.
+
+    Args:
+        model: an imprinted folder, or a model in it.
+        camera: its number, or the path of a video to watch in its place.
+        threshold: cosine from which a face is known; the gallery's unless given.
+
+    Raises:
+        FacetpuError: the model cannot be used, or the camera cannot be opened.
+    """
+    identifier = Identifier(model, threshold)
+    for picture in camera_pictures(camera):
         faces = identifier.faces(picture.image)
         if faces:
             yield Moment(round(picture.seconds, 2), faces)
