@@ -252,7 +252,7 @@ def test_exporting_again_does_nothing(exported: Path, run: Path) -> None:
     result = export(run, exported, samples=60)
     assert {path: path.stat().st_mtime_ns for path in exported.rglob("*")} == before
     assert (result.people, result.tpu_ops, result.cpu_ops, result.compiled) == (PEOPLE, 31, 0, False)
-    with pytest.raises(FacetpuError, match="exists; .* --overwrite"):
+    with pytest.raises(FacetpuError, match=r"exists; .* --overwrite"):
         export(run, exported, samples=61)
 
 
@@ -264,7 +264,7 @@ def test_without_a_compiler_all_else_is_kept_and_with_one_it_is_added(
     out = shutil.copytree(exported, tmp_path / "out")
     before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(FacetpuError, match="no edgetpu_compiler on PATH; install .* has all else"):
+    with pytest.raises(FacetpuError, match=r"no edgetpu_compiler on PATH; install .* has all else"):
         export(run, out, edgetpu=True, samples=60)
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
     monkeypatch.undo()
