@@ -205,7 +205,7 @@ def spoil(work: Path, case: str) -> list[Any]:
         "a run of another network": ["freeze", work / "other", work / "out"],
         "no run": ["export", work / "empty", work / "out"],
         "no model": ["imprint", work / "config.yaml", work / "people", work / "out"],
-        "a model without L2 norm": ["imprint", work / "bare/base.tflite", work / "people", work / "out"],
+        "a base without its model": ["imprint", work / "bare/base.tflite", work / "people", work / "out"],
         "no tflite": ["inspect", work / "config.yaml"],
         "half a tflite": ["split", work / "half.tflite", work / "out"],
         "parts that do not fit": [
@@ -219,7 +219,13 @@ def spoil(work: Path, case: str) -> list[Any]:
         "no photo": ["identify", work / "known", work / "none.jpg"],
         "half a photo": ["verify", work / "known", work / "half.jpg", work / "half.jpg"],
         "pairs that are none": ["evaluate", work / "model", work / "crops", "--pairs", work / "config.yaml"],
-        "a name with a slash": ["people", work / "known", "rename", "nobody", "a/b"],
+        "a name with a slash": [
+            "people",
+            work / "known",
+            "rename",
+            next((work / "people").iterdir()).name,
+            "a/b",
+        ],
         "nobody": ["people", work / "known", "remove", "Nobody Here"],
     }[case]
     (work / "empty").mkdir(exist_ok=True)
@@ -258,8 +264,8 @@ def spoil(work: Path, case: str) -> list[Any]:
         ("no records", "empty"),
         ("a run of another network", "other"),
         ("no run", "empty"),
-        ("no model", "config.yaml"),
-        ("a model without L2 norm", "L2"),
+        ("no model", "config.yaml: is no .tflite model"),
+        ("a base without its model", "model.tflite: is missing; make the folder with facetpu export"),
         ("no tflite", "config.yaml"),
         ("half a tflite", "half.tflite"),
         ("parts that do not fit", "base.tflite"),
@@ -268,7 +274,7 @@ def spoil(work: Path, case: str) -> list[Any]:
         ("no photo", "none.jpg"),
         ("half a photo", "half.jpg"),
         ("pairs that are none", "config.yaml"),
-        ("a name with a slash", ""),
+        ("a name with a slash", "'a/b' holds a slash"),
         ("nobody", "Nobody Here"),
     ],
 )
