@@ -21,8 +21,9 @@ from facetpu.board import interpreter as board_interpreter
 from facetpu.board.draw import KNOWN, STRANGER, draw_faces
 from facetpu.board.embed import Alignment, Embedder
 from facetpu.board.enrol import ImprintResult, imprint
+from facetpu.board.faces import KnownFace
 from facetpu.board.gallery import read_gallery, write_gallery
-from facetpu.board.identify import Identifier, KnownFace, identify, verify, watch
+from facetpu.board.identify import Identifier, identify, verify, watch
 from facetpu.board.imprint import ImprintingEngine, UnfitModel
 from facetpu.board.people import list_people, remove_person, rename_person
 from facetpu.cli import main

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from PIL import Image, ImageDraw
 
 from ..lettering import fitted, load_font
-
-if TYPE_CHECKING:
-    from .identify import KnownFace
+from .faces import KnownFace
 
 KNOWN, STRANGER = (46, 160, 67), (207, 34, 46)
 
