@@ -17,7 +17,7 @@ from ..edgetpu.support import require_readable
 from ..errors import FacetpuError
 from ..labels import read_labels, write_labels
 from ..nets.graph import EMBEDDING, INPUT, Frozen, cut, read_graph, without_scaling
-from ..nets.tensorflow import tf, v1
+from ..nets.tensorflow import ConverterError, quiet, tf, v1
 from ..people import check_folder
 from ..tflite.head import base_output, build_head
 from ..tflite.model import op_name, quantization, read_model, type_name
@@ -178,7 +178,7 @@ def _convert(embedder: Frozen, crops: np.ndarray) -> tuple[bytes, bytes]:
     # A scale for each row of a dense layer is more than runtimes before 2.10 understand: they return garbage.
     converter._experimental_disable_per_channel_quantization_for_dense_layers = True
     log.info("calibrating on %d crops", len(crops))
-    return converter.convert(), _converter(embedder.graph, side).convert()
+    return _run(converter), _run(_converter(embedder.graph, side))
 
 
 def _converter(graph: Any, side: int) -> Any:
@@ -187,6 +187,15 @@ def _converter(graph: Any, side: int) -> Any:
         path.write_bytes(graph.SerializeToString())
         shapes = {INPUT: [1, side, side, 3]}
         return v1.lite.TFLiteConverter.from_frozen_graph(str(path), [INPUT], [EMBEDDING], shapes)
+
+
+def _run(converter: Any) -> bytes:
+    with quiet():
+        try:
+            return bytes(converter.convert())
+        except (ConverterError, RuntimeError, ValueError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    raise FacetpuError(f"the frozen graph: TensorFlow Lite cannot convert it: {reason}")
 
 
 def _check_base(base: bytes, embedder: Frozen) -> None:
