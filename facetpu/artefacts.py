@@ -75,6 +75,7 @@ def new_folder(
         FacetpuError: ``out`` exists, its parent does not, or another run is building it.
     """
     out = Path(out)
+    _undo_half_swap(out)
     check_new(out, overwrite)
     partial = out.with_name(f".{out.name}.partial")
     partial.mkdir(exist_ok=True)
@@ -200,27 +201,40 @@ def _read_json(path: Path) -> Any:
 
 def _empty(folder: Path) -> None:
     for entry in folder.iterdir():
-        if entry.name == _LOCK:
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(str(entry))
-        else:
-            entry.unlink()
+        if entry.name != _LOCK:
+            _remove(entry)
+
+
+def _old(out: Path) -> Path:
+    """Where what ``out`` replaces stands while it is being replaced."""
+    return out.with_name(f".{out.name}.old")
 
 
 def _swap(partial: Path, out: Path) -> None:
     """Put ``partial`` in the place of ``out``; what stood there is removed only once the new one stands."""
-    old = None
+    old = _old(out)
     if os.path.lexists(str(out)):
-        old = out.with_name(f".{out.name}.{os.getpid()}.old")
         os.replace(str(out), str(old))
     os.replace(str(partial), str(out))
     _sync_folder(out.parent)
-    if old is not None:
-        if old.is_dir() and not old.is_symlink():
-            shutil.rmtree(str(old))
+    _remove(old)
+
+
+def _undo_half_swap(out: Path) -> None:
+    """Mend what a kill in the middle of ``_swap`` left: the old folder comes back, or goes for good."""
+    old = _old(out)
+    if os.path.lexists(str(old)):
+        if os.path.lexists(str(out)):
+            _remove(old)
         else:
-            old.unlink()
+            os.replace(str(old), str(out))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(str(path))
+    elif os.path.lexists(str(path)):
+        path.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -59,21 +59,20 @@ def _moves(size: int, right: Any, down: Any, zoom: Any, angle: Any) -> Any:
         right: ``[B]``, of the side.
         down: ``[B]``, of the side.
         zoom: ``[B]``; above 1 enlarges.
-        angle: ``[B]``, radians.
+        angle: ``[B]``, radians, anticlockwise.
     """
     centre = (size - 1) / 2
     cosine, sine = tf.cos(angle) / zoom, tf.sin(angle) / zoom
-    left = centre - right * size
-    up = centre - down * size
+    x, y = centre + right * size, centre + down * size  # where the centre comes to lie
     zero = tf.zeros_like(zoom)
     return tf.stack(
         [
             cosine,
             -sine,
-            centre - cosine * left + sine * up,
+            centre - cosine * x + sine * y,
             sine,
             cosine,
-            centre - sine * left - cosine * up,
+            centre - sine * x - cosine * y,
             zero,
             zero,
         ],

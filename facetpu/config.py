@@ -22,21 +22,21 @@ class Network(_Section):
     """What is trained: a network that turns a square image into an embedding."""
 
     name: str = "mobilenet_v1"
-    depth_multiplier: float = Field(0.5, gt=0, le=4)
-    image_size: int = Field(112, ge=32, le=1024)  # pixels a side
-    embedding_dim: int = Field(128, ge=2, le=4096)
+    depth_multiplier: float = Field(default=0.5, gt=0, le=4)
+    image_size: int = Field(default=112, ge=32, le=1024)  # pixels a side
+    embedding_dim: int = Field(default=128, ge=2, le=4096)
     # Share of the old moving average kept at each step: about 1 - 10 / steps suits a short run.
-    batch_norm_decay: float = Field(0.99, ge=0, lt=1)
+    batch_norm_decay: float = Field(default=0.99, ge=0, lt=1)
 
 
 class Optimizer(_Section):
     """How the weights move: the learning rate rises linearly, then falls to zero along a cosine."""
 
     name: Literal["momentum", "adam"] = "momentum"
-    learning_rate: float = Field(0.1, gt=0)
-    warmup: float = Field(0.05, ge=0, le=1)  # share of all steps
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(4e-5, ge=0)
+    learning_rate: float = Field(default=0.1, gt=0)
+    warmup: float = Field(default=0.05, ge=0, le=1)  # share of all steps
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=4e-5, ge=0)
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """The learning rate of ``step`` (from 0) out of ``steps``."""
@@ -50,12 +50,12 @@ class Augmentation(_Section):
     """How far each picture is changed at random; zero leaves it as it is."""
 
     flip: bool = True
-    shift: float = Field(0.04, ge=0, lt=0.5)  # of the side, both ways
-    zoom: float = Field(0.05, ge=0, lt=0.5)  # 0.05: between 0.95 and 1.05 times the size
-    rotation: float = Field(0.0, ge=0, le=180)  # degrees, both ways
-    brightness: float = Field(0.1, ge=0, le=1)  # of the range 0..255, both ways
-    contrast: float = Field(0.2, ge=0, lt=1)
-    saturation: float = Field(0.2, ge=0, le=1)
+    shift: float = Field(default=0.04, ge=0, lt=0.5)  # of the side, both ways
+    zoom: float = Field(default=0.05, ge=0, lt=0.5)  # 0.05: between 0.95 and 1.05 times the size
+    rotation: float = Field(default=0.0, ge=0, le=180)  # degrees, both ways
+    brightness: float = Field(default=0.1, ge=0, le=1)  # of the range 0..255, both ways
+    contrast: float = Field(default=0.2, ge=0, lt=1)
+    saturation: float = Field(default=0.2, ge=0, le=1)
 
 
 class TrainConfig(_Section):
@@ -65,13 +65,13 @@ class TrainConfig(_Section):
     loss: str = "softmax"
     optimizer: Optimizer = Optimizer()
     augmentation: Augmentation = Augmentation()
-    batch_size: int = Field(64, ge=1)
-    epochs: float | None = Field(None, gt=0)
-    steps: int | None = Field(None, ge=1)
-    seed: int = Field(0, ge=0, lt=2**31)
-    checkpoint_every: int = Field(500, ge=1)  # steps
-    validate_every: int = Field(500, ge=1)  # steps
-    keep_checkpoints: int = Field(3, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    epochs: float | None = Field(default=None, gt=0)
+    steps: int | None = Field(default=None, ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    checkpoint_every: int = Field(default=500, ge=1)  # steps
+    validate_every: int = Field(default=500, ge=1)  # steps
+    keep_checkpoints: int = Field(default=3, ge=1)
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainConfig:

@@ -228,7 +228,7 @@ def _pcie_devices(devices: Path) -> list[Finding]:
 
 def _no_device() -> Finding:
     return Finding(
-        "Edge TPU", MISSING, "", "none on USB or PCIe; models run on the CPU, with the same answers"
+        "Edge TPU", MISSING, "", "none on USB or PCIe; models run on the CPU, with nearly the same answers"
     )
 
 

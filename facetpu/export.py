@@ -23,6 +23,7 @@ from .artefacts import (
     write_text,
 )
 from .board.embed import Embedder
+from .board.threshold import Cohort, write_cohort
 from .calibration import read_sample
 from .edgetpu.imprinting import imprinting_problem
 from .edgetpu.support import check
@@ -182,7 +183,7 @@ def _write_cohort(path: Path, embedder: Embedder, calibration: Path) -> float:
     """Write the embeddings of other people's faces; returns the 1:1 threshold that they give."""
     sample = read_sample(calibration, COHORT, embedder.size)
     embeddings = embedder.embed(sample.crops)
-    np.savez(path, embeddings=embeddings, people=sample.people)
+    write_cohort(path, Cohort(embeddings, sample.people))
     different = np.triu(sample.people[:, None] != sample.people)
     return threshold_at_far((embeddings @ embeddings.T)[different], FALSE_ACCEPTS)
 

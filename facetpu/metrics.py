@@ -13,8 +13,8 @@ import numpy as np
 
 from .errors import FacetpuError
 
-# Two unit vectors closer than this in every dimension are one: float32 noise of a forward pass.
-SAME_EMBEDDING = 1e-6
+# Mean cosine of all pairs of crops from which a model is broken: int8 cannot tell them apart any more.
+COLLAPSED = 0.9999
 
 
 class Roc(NamedTuple):
@@ -58,8 +58,8 @@ def unit(embeddings: np.ndarray, where: str) -> np.ndarray:
         float32 [N,D].
 
     Raises:
-        FacetpuError: a row holds a NaN or an infinity, or is zero; or all of several rows are one,
-            which would otherwise read as a harmless 50%.
+        FacetpuError: a row holds a NaN or an infinity, or is zero; or the rows are all but one, which
+            would otherwise read as a harmless 50%.
     """
     embeddings = np.asarray(embeddings, np.float32)
     if not np.isfinite(embeddings).all():
@@ -73,9 +73,11 @@ def unit(embeddings: np.ndarray, where: str) -> np.ndarray:
             f"{where}: is broken: {count} of {len(norms)} embeddings are all zero; train or export it again"
         )
     unit_rows = embeddings / norms
-    if len(unit_rows) > 1 and np.ptp(unit_rows, axis=0).max() < SAME_EMBEDDING:
+    mean_cosine = np.sum(unit_rows.mean(axis=0, dtype=np.float64) ** 2)
+    if len(unit_rows) > 1 and mean_cosine > COLLAPSED:
         raise FacetpuError(
-            f"{where}: is broken: all {len(unit_rows)} crops have one embedding; train or export it again"
+            f"{where}: is broken: all {len(unit_rows)} crops have one embedding "
+            f"(mean cosine {mean_cosine:.6f}); train or export it again"
         )
     return unit_rows
 

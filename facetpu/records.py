@@ -8,8 +8,9 @@ training sees what an undisturbed one would have seen.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Iterable, NamedTuple
+from typing import Any, NamedTuple
 
 from .artefacts import MANIFEST, read_manifest
 from .augmentation import augment
@@ -165,7 +166,7 @@ def find_damage(records: Records) -> FacetpuError | None:
         except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
             reason = str(error.message).split(". ")[0].split(" [[")[0].splitlines()[0]
             return FacetpuError(
-                f"{shard}: is damaged after {count} photos ({reason}); pack the records again with --overwrite"
+                f"{shard}: is damaged after {count} photos ({reason}); pack again with --overwrite"
             )
     return None
 

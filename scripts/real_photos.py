@@ -28,35 +28,45 @@ COMMAND = [sys.executable, "-c", "from facetpu.cli import main; main()"]
 
 
 class Chain:
-    """Runs commands in ``work`` and remembers the answer and the time of each that was done."""
+    """Runs commands in ``work`` and remembers the answer and the time of each that was done.
+
+    A step whose command changed is run again, and so are all that follow it.
+    """
 
     def __init__(self, work: Path) -> None:
         self.work = work
         self.journal = work / "journal.json"
         self.steps: dict[str, Any] = {}
+        self.before: dict[str, Any] = {}
         if self.journal.is_file():
-            self.steps = json.loads(self.journal.read_text(encoding="utf-8"))
+            self.before = json.loads(self.journal.read_text(encoding="utf-8"))
 
     def run(self, step: str, *arguments: Any) -> Any:
         """The JSON that ``facetpu ARGUMENTS --json`` prints, from the journal if it was run before."""
         command = [str(argument) for argument in arguments]
-        if step in self.steps and self.steps[step]["command"] == command:
-            print(f"{step}: done before, in {self.steps[step]['seconds']:.0f} s", flush=True)
-            return self.steps[step]["answer"]
-        print(f"{step}: facetpu {' '.join(command[:6])}{' ...' if len(command) > 6 else ''}", flush=True)
-        start = time.monotonic()
-        done = subprocess.run(
-            [*COMMAND, *command, "--json"], cwd=self.work, stdout=subprocess.PIPE, check=False
-        )
-        if done.returncode:
-            sys.exit(
-                f"{step}: facetpu {command[0]} failed with {done.returncode}; mend it and run this again"
+        entry = self.before.get(step)
+        if entry and entry["command"] == command:
+            print(f"{step}: done before, in {entry['seconds']:.0f} s", flush=True)
+        else:
+            self.before = {}
+            print(f"{step}: facetpu {' '.join(command[:6])}{' ...' if len(command) > 6 else ''}", flush=True)
+            start = time.monotonic()
+            done = subprocess.run(
+                [*COMMAND, *command, "--json"], cwd=self.work, stdout=subprocess.PIPE, check=False
             )
-        seconds = time.monotonic() - start
-        self.steps[step] = {"command": command, "seconds": seconds, "answer": json.loads(done.stdout)}
-        self.journal.write_text(json.dumps(self.steps, indent=1), encoding="utf-8")
-        print(f"{step}: {seconds:.0f} s", flush=True)
-        return self.steps[step]["answer"]
+            if done.returncode:
+                sys.exit(
+                    f"{step}: facetpu {command[0]} failed with {done.returncode}; mend it and run this again"
+                )
+            entry = {
+                "command": command,
+                "seconds": time.monotonic() - start,
+                "answer": json.loads(done.stdout),
+            }
+            print(f"{step}: {entry['seconds']:.0f} s", flush=True)
+        self.steps[step] = entry
+        self.journal.write_text(json.dumps({**self.before, **self.steps}, indent=1), encoding="utf-8")
+        return entry["answer"]
 
     def seconds(self) -> dict[str, float]:
         """The time of each step, in their order."""
@@ -142,11 +152,11 @@ def run_chain(data: Path, work: Path, config: Path) -> dict[str, Any]:
     unseen, strangers = lay_out(data, work)
     pairs = data / "lfw_pairs.txt"
     aligned = chain.run("align pins", "align", "photos", "crops")
-    chain.run("pack", "pack", "crops", "records")
-    chain.run("train", "train", config, "records", "run", *(["--resume"] if (work / "run").exists() else []))
-    chain.run("freeze", "freeze", "run", "frozen")
-    chain.run("export", "export", "run", "model", "--calibration", "crops")
     aligned_lfw = chain.run("align lfw", "align", data / "lfw", "lfw")
+    chain.run("pack", "pack", "crops", "records")
+    chain.run("train", "train", config, "records", "run", "--resume")
+    chain.run("freeze", "freeze", "run", "frozen", "--overwrite")
+    chain.run("export", "export", "run", "model", "--calibration", "crops", "--overwrite")
     lfw = {
         name: chain.run(
             f"evaluate {name}", "evaluate", model, "lfw", "--pairs", pairs, "--out", f"lfw {name}"
@@ -157,7 +167,7 @@ def run_chain(data: Path, work: Path, config: Path) -> dict[str, Any]:
             ("int8", "model/base.tflite"),
         )
     }
-    chain.run("imprint", "imprint", "model", "people", "known")
+    chain.run("imprint", "imprint", "model", "people", "known", "--overwrite")
     identified = judge(chain, unseen, strangers)
     seconds = chain.seconds()
     counts = ("aligned", "no_face", "unreadable")
@@ -200,7 +210,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("work", type=Path)
+    parser.add_argument("work", type=Path, help="folder for everything made, kept for the next run")
     parser.add_argument("--data", type=Path, default=os.environ.get("FACETPU_TEST_DATA"))
     parser.add_argument("--config", type=Path, default=Path("configs/small-cpu.yaml"))
     arguments = parser.parse_args()

@@ -21,8 +21,9 @@ from facetpu.board import interpreter as board_interpreter
 from facetpu.board.draw import KNOWN, STRANGER, draw_faces
 from facetpu.board.embed import Alignment, Embedder
 from facetpu.board.enrol import ImprintResult, imprint
+from facetpu.board.faces import KnownFace
 from facetpu.board.gallery import read_gallery, write_gallery
-from facetpu.board.identify import Identifier, KnownFace, identify, verify, watch
+from facetpu.board.identify import Identifier, identify, verify, watch
 from facetpu.board.imprint import ImprintingEngine, UnfitModel
 from facetpu.board.people import list_people, remove_person, rename_person
 from facetpu.cli import main
@@ -371,6 +372,20 @@ def test_photos_that_cannot_be_used_are_listed_with_their_reasons(
     assert "  refused Bo/wall.png: shows no face" in str(result)
 
 
+def test_a_photo_unlike_the_others_of_its_person_is_pointed_out(
+    model: Path, people: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(people, tmp_path / "people"))
+    for index in range(4):  # the same picture in other bytes
+        Image.open(root / "Bo" / "000.jpg").save(root / "Bo" / f"{index}.png", compress_level=index)
+    (root / "Çelik" / "000.jpg").rename(root / "Bo" / "wrong.jpg")
+    bo = imprint(model, root, tmp_path / "out").people[1]
+    assert bo.photos == 8
+    pointed_out = {remark.photo: remark.text for remark in bo.remarks}
+    assert pointed_out["Bo/wrong.jpg"].startswith("is unlike the others of Bo (cosine ")
+    assert "Bo/0.png" not in pointed_out
+
+
 def test_a_threshold_is_set_by_photos_of_strangers(model: Path, people: Path, tmp_path: Path) -> None:
     write_people(tmp_path / "strangers", 12, 1, seed=3)
     (tmp_path / "strangers" / "broken.jpg").write_bytes(b"\xff\xd8")
@@ -379,6 +394,18 @@ def test_a_threshold_is_set_by_photos_of_strangers(model: Path, people: Path, tm
     found = identify(tmp_path / "out", [tmp_path / "strangers"])
     names = [face.name for photo in found.photos for face in photo.faces]
     assert sum(name is not None for name in names) == 3
+
+
+def test_people_of_the_training_who_are_enrolled_are_no_strangers(
+    model: Path, people: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(people, tmp_path / "people"))
+    (root / "Bo").rename(root / "two")  # label 1 of the model, with faces 2 and 3 of its cohort
+    result = imprint(model, root, tmp_path / "out")
+    assert result.threshold_source == "1.00% of 198 strangers' faces reach it"
+    more = Path(shutil.copytree(root / "two", tmp_path / "more" / "two")).parent
+    again = imprint(tmp_path / "out", more, tmp_path / "again")
+    assert again.threshold_source == "1.00% of 198 strangers' faces reach it"
 
 
 def test_a_compiled_model_beside_it_is_imprinted_alike(model: Path, people: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
+
 from facetpu.config import Optimizer, TrainConfig, read_config, write_config
 from facetpu.errors import FacetpuError
 

@@ -249,3 +249,38 @@ def test_a_frozen_graph_gives_its_embedding_in_batches(crops, pairs_file, tmp_pa
     (frozen / "frozen.pb").write_bytes(graph.as_graph_def().SerializeToString())
     with pytest.raises(FacetpuError, match="has 0 L2 norms of an embedding"):
         evaluate(frozen, crops, pairs_file)
+
+
+@pytest.mark.slow
+def test_a_runs_newest_checkpoint_gives_its_embedding(tmp_path):
+    from facetpu.config import Network, TrainConfig, write_config
+    from facetpu.labels import write_labels
+    from facetpu.nets.classifier import classify
+    from facetpu.nets.tensorflow import tf, v1
+
+    crops = make_crops(tmp_path / "crops", people=4, side=32)
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    network = Network(depth_multiplier=0.25, image_size=32, embedding_dim=16)
+    write_config(run / "config.yaml", TrainConfig(network=network, steps=1))
+    write_labels(run / "labels.txt", ["a", "b", "c"])
+    files = sorted(crops.rglob("*.png"))
+    with tf.Graph().as_default(), v1.Session() as session:
+        tf.random.set_seed(0)
+        pixels = v1.placeholder(tf.float32, [None, 32, 32, 3])
+        output = classify(pixels, network, people=3, is_training=False)
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(run / "checkpoints" / "model.ckpt"), global_step=7)
+        rows = session.run(output.embedding, {pixels: np.stack([np.asarray(Image.open(f)) for f in files])})
+    expected = rows.reshape(len(files), 16)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    of_file = {file.relative_to(crops).as_posix(): row for file, row in zip(files, expected, strict=True)}
+
+    evaluate(run, crops, out=tmp_path / "out")
+    for row in csv.DictReader((tmp_path / "out" / "pairs.csv").read_text().splitlines()):
+        assert float(row["cosine"]) == pytest.approx(of_file[row["first"]] @ of_file[row["second"]], abs=1e-5)
+
+    for file in (run / "checkpoints").iterdir():
+        file.unlink()
+    with pytest.raises(FacetpuError, match="holds no checkpoint yet"):
+        evaluate(run, crops)

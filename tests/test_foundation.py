@@ -35,7 +35,7 @@ FLOORS = [
     {"nets"},
     {"mtcnn", "metrics", "pairs", "edgetpu"},
     {"tflite"},
-    {"image", "runtime", "config", "people", "options"},
+    {"image", "lettering", "runtime", "config", "people", "options"},
     {"labels", "progress", "workers"},
     {"artefacts"},
     {"errors"},
@@ -43,6 +43,7 @@ FLOORS = [
 ]
 ON_THE_BOARD = {
     *("cli", "options", "errors", "artefacts", "labels", "people", "progress", "runtime", "image"),
+    "lettering",
     *("metrics", "mtcnn", "tflite", "edgetpu", "board", "doctor"),
 }
 
@@ -187,6 +188,22 @@ def test_overwrite_replaces_only_what_facetpu_wrote(tmp_path):
     with artefacts.new_folder(out, overwrite=True) as folder:
         (folder / "new").write_text("x")
     assert [file.name for file in out.iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize("new_one_stands", [False, True])
+def test_a_kill_in_the_middle_of_replacing_a_folder_is_mended(tmp_path, new_one_stands):
+    out = tmp_path / "out"
+    artefacts.check_new(out)
+    for folder, content in ((tmp_path / ".out.old", "old"), (out, "new")):
+        if folder is out and not new_one_stands:
+            continue
+        folder.mkdir()
+        (folder / "gallery").write_text(content)
+        artefacts.write_manifest(folder, "imprint", {}, {})
+    with pytest.raises(FacetpuError, match="exists"), artefacts.new_folder(out):
+        pass
+    assert (out / "gallery").read_text() == ("new" if new_one_stands else "old")
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
 def test_two_runs_never_write_one_folder(tmp_path):

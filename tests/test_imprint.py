@@ -16,7 +16,8 @@ from small_export import DIM, build_base, build_model, unit_rows
 from facetpu.board.imprint import ImprintingEngine, NotTrainable, UnfitModel
 from facetpu.errors import FacetpuError
 from facetpu.runtime import interpreter
-from facetpu.tflite.head import build_head
+from facetpu.tflite.concat import join_models
+from facetpu.tflite.head import base_output, build_head
 from facetpu.tflite.model import read_model, tensor_data, write_model
 from facetpu.tflite.schema import TensorType, new
 
@@ -106,6 +107,23 @@ def test_the_extractor_is_the_model_with_the_embedding_for_its_output(data: Path
     assert extractor.subgraphs[0].tensors[output].name == "L2Norm/Out"
     extractor.subgraphs[0].outputs = whole.subgraphs[0].outputs
     assert extractor == whole
+
+
+@pytest.mark.data
+def test_a_base_that_was_compiled_may_precede_the_head(data: Path) -> None:
+    models = data / "coral" / "models"
+    rows = []
+    for name in ("", "_edgetpu"):
+        base = (models / f"mobilenet_v1_1.0_224_quant_embedding_extractor{name}.tflite").read_bytes()
+        source = base_output(base)
+        head = build_head(unit_rows(2, 1024), 10.0, source.scale, source.zero_point, source.name)
+        engine = ImprintingEngine(join_models(base, head))
+        for class_id, embedding in enumerate(unit_rows(3, 1024, seed=5)):
+            engine.train(embedding, class_id)
+        written = engine.serialize_model()
+        assert (b"edgetpu-custom-op" in written) == (name == "_edgetpu")
+        rows.append(kernel_of(written))
+    assert np.array_equal(*rows)
 
 
 def test_what_is_written_runs_and_names_whom_it_was_trained_on(model: bytes) -> None:
@@ -311,7 +329,15 @@ def test_models_are_refused_with_corals_words(
     assert isinstance(refusal.value, ValueError)
 
 
-@pytest.mark.parametrize("change", [no_bias, int8_kernel, scale_for_each_row])
+def wide_kernel(record: Any, graph: Any) -> None:
+    graph.tensors[graph.operators[-4].inputs[1]].shape = np.array([3, 2, 2, DIM // 4], np.int32)
+
+
+def computed_factor(record: Any, graph: Any) -> None:
+    graph.operators[-3].inputs = np.array([*graph.operators[-3].inputs[:1], graph.operators[-4].outputs[0]])
+
+
+@pytest.mark.parametrize("change", [no_bias, int8_kernel, scale_for_each_row, wide_kernel, computed_factor])
 def test_models_that_corals_engine_would_corrupt_or_crash_on_are_refused(
     model: bytes, change: Callable[[Any, Any], None]
 ) -> None:

@@ -195,6 +195,7 @@ def test_unit_rows_have_length_one():
     [
         (np.ones((4, 3)), "all 4 crops have one embedding"),
         (np.outer([1, 2, 3], [3, 4, 5]), "all 3 crops have one embedding"),
+        (1 + 1e-3 * np.eye(3), "all 3 crops have one embedding"),
         ([[1, 0], [0, 0], [0, 1]], "1 of 3 embeddings are all zero"),
         ([[1, 0], [np.nan, 1]], "hold NaN or infinity"),
     ],

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from crops import write_crops
+from PIL import Image
+
 from facetpu.errors import FacetpuError
 from facetpu.labels import read_labels
 from facetpu.stages.pack import pack
-from PIL import Image
-from crops import write_crops
 
 
 def read(records: Path, split: str) -> list[dict[str, object]]:
@@ -84,7 +85,7 @@ def test_a_rerun_with_the_same_settings_does_nothing(tmp_path: Path) -> None:
     before = (tmp_path / "records").stat().st_mtime_ns
     assert pack(crops, tmp_path / "records") == first
     assert (tmp_path / "records").stat().st_mtime_ns == before
-    with pytest.raises(FacetpuError, match="exists; .* --overwrite"):
+    with pytest.raises(FacetpuError, match=r"exists; .* --overwrite"):
         pack(crops, tmp_path / "records", seed=3)
 
 
@@ -130,13 +131,13 @@ def test_bad_crops_are_told_in_one_line(tmp_path: Path) -> None:
     photo = crops / "person 1" / "1.png"
     whole = photo.read_bytes()
     photo.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(FacetpuError, match="person 1/1.png: "):
+    with pytest.raises(FacetpuError, match=r"person 1/1.png: "):
         pack(crops, tmp_path / "records")
     Image.new("RGB", (40, 40)).save(photo)
     with pytest.raises(FacetpuError, match=r"is (40|32) px a side and .* (32|40); align all .* one --size"):
         pack(crops, tmp_path / "records")
     Image.new("RGB", (32, 30)).save(photo)
-    with pytest.raises(FacetpuError, match="1.png: is 32x30 px and not square"):
+    with pytest.raises(FacetpuError, match=r"1.png: is 32x30 px and not square"):
         pack(crops, tmp_path / "records")
     shutil.rmtree(crops / "person 1")
     with pytest.raises(FacetpuError, match="holds one person, person 0; training needs at least two"):

@@ -29,6 +29,8 @@ def camera_pictures(source: int | str) -> Iterator[Picture]:
     """
     import cv2
 
+    # OpenCV logs every way that it tried to open a camera; the error below says all. 5 moved the function.
+    (getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel)(0)
     stream = cv2.VideoCapture(source)
     name = f"camera {source}" if isinstance(source, int) else source
     try:

@@ -94,7 +94,7 @@ def embedding_part(data: bytes, path: Path) -> bytes:
     Raises:
         FacetpuError: it is a classifier without an L2 norm, so there is nowhere to cut it.
     """
-    model = read_model(data)
+    model = read_model(data, str(path))
     numbers = [op_number(model.operator_codes[op.opcode_index]) for op in model.subgraphs[0].operators]
     if not numbers or numbers[-1] != BuiltinOperator.SOFTMAX:
         return data
@@ -103,7 +103,7 @@ def embedding_part(data: bytes, path: Path) -> bytes:
             f"{path}: is a classifier without an L2 norm before its last layer, so it gives no embeddings; "
             "export an embedder with facetpu export"
         )
-    return split_model(data)[0]
+    return split_model(data, where=str(path))[0]
 
 
 def base_model(folder: ModelFolder) -> bytes:

@@ -9,19 +9,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..artefacts import check_new, digest, finished, new_folder, write_manifest
+from ..artefacts import MANIFEST, check_new, digest, finished, new_folder, write_manifest
 from ..image import UnreadableImage
-from ..labels import check_distinct
+from ..labels import check_distinct, read_labels
 from ..people import photos_under
 from ..progress import progress
 from .embed import Embedder, base_model
 from .faces import FaceReader, NoFace
-from .folder import BASE, BASE_EDGETPU, COHORT, DETECTOR, GALLERY, MODEL, ModelFolder
+from .folder import BASE, BASE_EDGETPU, COHORT, DETECTOR, GALLERY, LABELS, MODEL, ModelFolder
 from .gallery import Gallery, empty_gallery
 from .intake import Intake, Portrait, Remark, photos_of_people, read_portraits
 from .interpreter import open_model, read_tflite
 from .recogniser import L2Norm, base_digest, read_known, write_known
-from .threshold import Cohort, gallery_threshold, genuine_scores, read_cohort, write_cohort
+from .threshold import (
+    Cohort,
+    gallery_threshold,
+    genuine_scores,
+    read_cohort,
+    without_people,
+    write_cohort,
+)
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +100,7 @@ def imprint(
     Raises:
         FacetpuError: the model cannot be imprinted, or no photo of a person shows a face.
     """
-    folder = ModelFolder.find(model)
+    people, out, folder = Path(people), Path(out), ModelFolder.find(model)
     l2_norm = L2Norm(folder.needed(MODEL, "facetpu export"))
     photos = photos_of_people(people)
     others = None if strangers is None else photos_under(strangers)
@@ -102,9 +109,8 @@ def imprint(
     manifest = finished(out, STAGE, config, inputs)
     if manifest is not None:
         log.info("%s: was made from the same model and photos already", out)
-        return _report(
-            out, read_known(ModelFolder(Path(out), None)), Intake([], {}), manifest["threshold_source"]
-        )
+        gallery = read_known(ModelFolder(out, None))
+        return _report(out, gallery, Intake([], {}), manifest["threshold_source"])
     check_new(out, overwrite)
 
     reader = FaceReader(model)
@@ -113,7 +119,7 @@ def imprint(
     check_distinct([*photos, *(name for name in known.people if name not in photos)], str(people))
     intake = read_portraits(reader, people, photos, known)
     gallery = _with(known, intake.portraits, l2_norm)
-    cohort = _cohort(folder, others, reader)
+    cohort = _cohort(folder, gallery.people, others, reader)
     found = gallery_threshold(gallery, cohort, false_accepts, folder.manifest().get("threshold"))
     gallery = gallery._replace(threshold=found.cosine, false_accepts=false_accepts)
     result = _report(out, gallery, intake, found.source)
@@ -128,7 +134,7 @@ def _inputs(folder: ModelFolder, people: Path, strangers: Path | None) -> dict[s
     inputs = {"people": digest(people, times=True)}
     if strangers is not None:
         inputs["strangers"] = digest(strangers, times=True)
-    for name in (MODEL, GALLERY, COHORT, "manifest.json"):
+    for name in (MODEL, LABELS, GALLERY, COHORT, MANIFEST):
         if (folder.root / name).is_file():
             inputs[name] = digest(folder.root / name)
     return inputs
@@ -157,11 +163,21 @@ def _with(known: Gallery, portraits: list[Portrait], l2_norm: L2Norm) -> Gallery
     )
 
 
-def _cohort(folder: ModelFolder, others: list[Path] | None, reader: FaceReader) -> Cohort | None:
-    """The faces to set the threshold by: those in the photos ``others``, else the model's own."""
+def _cohort(
+    folder: ModelFolder, people: list[str], others: list[Path] | None, reader: FaceReader
+) -> Cohort | None:
+    """The faces to set the threshold by: those in the photos ``others``, else the model's own.
+
+    The model's own are of people it was trained on: those of them who are enrolled now are left out.
+    """
     if others is None:
-        path = folder.root / COHORT
-        return read_cohort(path, reader.embedder.dim) if path.is_file() else None
+        if not (folder.root / COHORT).is_file():
+            return None
+        cohort = read_cohort(folder.root / COHORT, reader.embedder.dim)
+        if (folder.root / GALLERY).is_file() or not (folder.root / LABELS).is_file():
+            return cohort  # the labels are of the enrolled, and who of the cohort was is left out already
+        trained = enumerate(read_labels(folder.root / LABELS))
+        return without_people(cohort, [index for index, name in trained if name in people])
     faces = []
     for photo in progress(others, "strangers"):
         try:
@@ -174,35 +190,40 @@ def _cohort(folder: ModelFolder, others: list[Path] | None, reader: FaceReader) 
 
 def _report(out: Path, gallery: Gallery, intake: Intake, source: str) -> ImprintResult:
     """What to tell of everyone in ``gallery``, those enrolled before included."""
-    genuine = genuine_scores(gallery)
-    scores = dict(zip(gallery.photos, genuine))
+    scores = genuine_scores(gallery)
     people = []
     for class_id, name in enumerate(gallery.people):
+        own = dict(
+            zip(np.array(gallery.photos)[gallery.person == class_id], scores[gallery.person == class_id])
+        )
         added = [portrait for portrait in intake.portraits if portrait.name == name]
-        remarks = []
-        for portrait in added:
-            faces, cosine = portrait.sighting.others + 1, scores[portrait.digest]
-            if faces > 1:
-                remarks.append(Remark(portrait.photo, f"shows {faces} faces; the main one is taken"))
-            if cosine < gallery.threshold:
-                remarks.append(
-                    Remark(
-                        portrait.photo, f"is unlike the others of {name} (cosine {cosine:.2f}); is it them?"
-                    )
-                )
-        photos = int((gallery.person == class_id).sum())
-        if photos == 1:
+        remarks = [remark for portrait in added for remark in _remarks(portrait, own, gallery.threshold)]
+        if len(own) == 1:
             log.warning("%s: one photo only; five to ten make a surer model", name)
-        people.append(Enrolled(name, photos, len(added), intake.refused.get(name, []), remarks))
-    left_out = genuine[np.isfinite(genuine)]
-    return ImprintResult(
-        Path(out),
-        people,
-        gallery.threshold,
-        source,
-        left_out=len(left_out),
-        recognised=int((left_out >= gallery.threshold).sum()),
-    )
+        people.append(Enrolled(name, len(own), len(added), intake.refused.get(name, []), remarks))
+    left_out = scores[np.isfinite(scores)]
+    recognised = int((left_out >= gallery.threshold).sum())
+    if recognised < len(left_out) / 2:
+        log.warning(
+            "only %d of %d photos are recognised by their person's others: enrol more photos of each, let "
+            "more strangers pass with --false-accepts, or train the model longer",
+            recognised,
+            len(left_out),
+        )
+    return ImprintResult(out, people, gallery.threshold, source, len(left_out), recognised)
+
+
+def _remarks(portrait: Portrait, own: dict[str, float], threshold: float) -> list[Remark]:
+    """What the user may want to look at: ``own`` has the genuine score of each photo of the person."""
+    remarks = []
+    if portrait.sighting.others:
+        faces = portrait.sighting.others + 1
+        remarks.append(Remark(portrait.photo, f"shows {faces} faces; the main one is taken"))
+    cosine = own[portrait.digest]
+    if cosine < threshold <= np.median(list(own.values())):  # the person's others go together
+        doubt = f"is unlike the others of {portrait.name} (cosine {cosine:.2f}); is it them?"
+        remarks.append(Remark(portrait.photo, doubt))
+    return remarks
 
 
 def _write(partial: Path, folder: ModelFolder, gallery: Gallery, cohort: Cohort | None) -> None:

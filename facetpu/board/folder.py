@@ -26,13 +26,15 @@ class ModelFolder(NamedTuple):
         """The folder ``model`` is, or the one it stands in.
 
         Raises:
-            FacetpuError: there is no such file or folder.
+            FacetpuError: there is no such file or folder, or the file is no .tflite.
         """
         model = Path(model)
         if model.is_dir():
             return cls(model, None)
         if not model.is_file():
             raise FacetpuError(f"{model}: no such model; give a .tflite file or the folder it stands in")
+        if model.suffix != ".tflite":
+            raise FacetpuError(f"{model}: is no .tflite model; give one, or the folder it stands in")
         return cls(model.parent, model)
 
     def embedding_model(self) -> Path:

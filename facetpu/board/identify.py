@@ -15,34 +15,11 @@ from ..people import photos_under
 from ..progress import progress
 from .camera import camera_pictures
 from .draw import draw_faces
-from .faces import FaceReader
+from .faces import FaceReader, KnownFace
 from .folder import ModelFolder
 from .recogniser import read_known
 
 log = logging.getLogger(__name__)
-
-
-class KnownFace(NamedTuple):
-    """A face and whose it is.
-
-    Attributes:
-        name: the person; None for a stranger.
-        cosine: to the nearest person.
-        threshold: the cosine from which the face is theirs.
-        box: x1, y1, x2, y2 in pixels of the photo.
-        landmarks: x, y of left eye, right eye, nose, left and right corner of the mouth.
-        score: the detector's probability that it is a face.
-    """
-
-    name: str | None
-    cosine: float
-    threshold: float
-    box: list[float]
-    landmarks: list[list[float]]
-    score: float
-
-    def __str__(self) -> str:
-        return f"{self.name or 'stranger'} {self.cosine:.2f}"
 
 
 class PhotoFaces(NamedTuple):

@@ -73,13 +73,14 @@ class ImprintingEngine:
             UnfitModel: it does not end so; with pycoral's message for each of pycoral's rules.
             FacetpuError: it is no TFLite model.
         """
-        self._data = bytes(model) if isinstance(model, (bytes, bytearray)) else read_tflite(Path(model))
-        record = read_model(self._data)
+        given = isinstance(model, (bytes, bytearray))
+        self._data = bytes(model) if given else read_tflite(Path(model))  # type: ignore[arg-type]
+        record = read_model(self._data, "the model" if given else str(model))
         head = _checked_head(record)
-        graph = record.subgraphs[0]
-        self._dim = tensor_shape(graph.tensors[head.l2_norm.outputs[0]])[3]
-        kernel = graph.tensors[head.conv.inputs[1]]
-        self._scale, self._zero_point = _kernel_quantization(kernel)
+        tensors = record.subgraphs[0].tensors
+        kernel = tensors[head.conv.inputs[1]]
+        self._dim = tensor_shape(tensors[head.l2_norm.outputs[0]])[3]
+        self._scale, self._zero_point = kernel.quantization.scale[0], _zero_point(kernel)
         self._weights: list[np.ndarray] = []
         self._trainable: list[bool] = []
         if keep_classes:
@@ -179,6 +180,7 @@ def _checked_head(model: Record) -> Head:
         )
     head = Head(graph.operators[l2_norms[0]], *graph.operators[-4:])
     _check_tensors(graph, head)
+    _check_constants(model, head)
     return head
 
 
@@ -197,15 +199,36 @@ def _check_tensors(graph: Record, head: Head) -> None:
         raise UnfitModel("Graph must have output from Softmax")
 
 
-def _kernel_quantization(kernel: Record) -> tuple[np.float32, int]:
-    """Scale and zero point of the kernel; Coral's engine misreads any that is not uint8 with one scale."""
-    params = kernel.quantization
-    if kernel.type != TensorType.UINT8 or params is None or params.scale is None or len(params.scale) != 1:
-        raise UnfitModel(
-            f"the last Conv2d's kernel {kernel.name!r} is {type_name(kernel)}, not uint8 with one scale for "
-            "all; split the model and join it with a head of facetpu's"
-        )
-    return params.scale[0], _zero_point(kernel)
+def _check_constants(model: Record, head: Head) -> None:
+    """Refuse constants that Coral's engine takes for what they are not, and writes wrong numbers or crashes.
+
+    Raises:
+        UnfitModel: kernel or factor is not uint8 with one scale for all, or the kernel is not 1x1.
+    """
+    tensors = model.subgraphs[0].tensors
+    dim = tensor_shape(tensors[head.l2_norm.outputs[0]])[3]
+    kernel, bias, factor = (
+        tensors[op.inputs[n]] for op, n in ((head.conv, 1), (head.conv, 2), (head.mul, 1))
+    )
+    if tensor_shape(kernel)[1:] != (1, 1, dim):
+        raise _unfit(kernel, f"has shape {list(tensor_shape(kernel))} and must have [people, 1, 1, {dim}]")
+    for tensor in (kernel, factor):
+        params = tensor.quantization
+        if (
+            tensor.type != TensorType.UINT8
+            or params is None
+            or params.scale is None
+            or len(params.scale) != 1
+        ):
+            raise _unfit(tensor, f"is {type_name(tensor)} and must be uint8 with one scale for all")
+    for tensor in (kernel, bias, factor):
+        if model.buffers[tensor.buffer].data is None:
+            raise _unfit(tensor, "is computed and must be a constant")
+
+
+def _unfit(tensor: Record, how: str) -> UnfitModel:
+    advice = "split the model and join it with a head of facetpu's"
+    return UnfitModel(f"tensor {tensor.name!r} of the last layer {how}; {advice}")
 
 
 def _zero_point(tensor: Record) -> int:

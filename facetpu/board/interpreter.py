@@ -41,7 +41,9 @@ def edgetpu_delegate() -> Any:
     try:
         return load_delegate(library)
     except (ValueError, OSError):
-        raise NoEdgeTpu(f"{library} finds no device; plug the Edge TPU in, and see who may use it") from None
+        raise NoEdgeTpu(
+            f"{library} finds no device; plug the Edge TPU in, and see that you are in the group plugdev"
+        ) from None
 
 
 def is_compiled(model: bytes) -> bool:

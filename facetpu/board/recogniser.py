@@ -96,7 +96,7 @@ class L2Norm:
             ImprintingEngine(data)
         except UnfitModel as error:
             raise UnfitModel(f"{model}: {error}") from None
-        layer = ImprintingEngine(split_model(data)[1]).serialize_extractor_model()
+        layer = ImprintingEngine(split_model(data, where=str(model))[1]).serialize_extractor_model()
         self._interpreter = open_model(layer, model)
         self._input = self._interpreter.get_input_details()[0]
         self._output = self._interpreter.get_output_details()[0]

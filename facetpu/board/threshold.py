@@ -21,7 +21,7 @@ from .gallery import Gallery, read_arrays
 log = logging.getLogger(__name__)
 
 SMALLEST_COHORT = 10  # with fewer faces nothing can be said about one in a hundred strangers
-SAME_PHOTO = 0.99  # a cosine between two photos of one person in a trained model stays below
+SAME_PHOTO = 0.9995  # one photo on two runtimes; look-alikes come up to .997 in a barely trained model
 
 
 class Cohort(NamedTuple):
@@ -58,6 +58,14 @@ def read_cohort(path: Path, dim: int) -> Cohort:
             f"{path}: is of another model, with {cohort.embeddings.shape[1]} numbers; {advice}"
         )
     return cohort
+
+
+def without_people(cohort: Cohort, people: list[int]) -> Cohort:
+    """``cohort`` without the faces of these ``people``, who are no strangers."""
+    kept = ~np.isin(cohort.people, people)
+    if not kept.all():
+        log.info("%d of %d cohort faces are of enrolled people: left out", (~kept).sum(), len(kept))
+    return Cohort(cohort.embeddings[kept], cohort.people[kept])
 
 
 def write_cohort(path: Path, cohort: Cohort) -> None:
@@ -106,10 +114,8 @@ def stranger_scores(gallery: Gallery, cohort: Cohort) -> np.ndarray:
     Whoever of the cohort is enrolled, known by a photo that is in both, is no stranger and left out.
     """
     same = (cohort.embeddings @ gallery.embeddings.T).max(axis=1) >= SAME_PHOTO
-    enrolled = np.isin(cohort.people, cohort.people[same])
-    if enrolled.any():
-        log.info("%d of %d cohort faces are of enrolled people: left out", enrolled.sum(), len(enrolled))
-    return (cohort.embeddings[~enrolled] @ gallery.vectors().T).max(axis=1)
+    strangers = without_people(cohort, cohort.people[same].tolist())
+    return (strangers.embeddings @ gallery.vectors().T).max(axis=1)
 
 
 def score_threshold(scores: np.ndarray, false_accepts: float) -> float:

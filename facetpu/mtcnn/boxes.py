@@ -47,7 +47,8 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, threshold: float, of_smaller
     """Non-maximum suppression: the indices of the boxes to keep, best first.
 
     A box goes when it overlaps a better one that stays by more than ``threshold``. Of equal scores the
-    later one counts as better.
+    later one counts as better. (The reference leaves ties, and float32 has many at a probability of 1, to
+    NumPy's unstable sort: that moves one main face in 200 by a few pixels.)
 
     Args:
         boxes: [n, 4].

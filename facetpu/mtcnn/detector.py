@@ -37,7 +37,8 @@ class Detector:
             folder: holds ``pnet.tflite``, ``rnet.tflite`` and ``onet.tflite``, see ``weights``.
             min_face: the smallest face to look for in pixels, 12 or more.
             drop_levels: the finest levels of the pyramid to leave out. Each makes the search faster and
-                the smallest face 1.4 times larger, and the faces still found stay where they were.
+                the smallest face 1.4 times larger. The other levels stay as they are, so larger faces
+                hardly move, while another ``min_face`` moves every box.
 
         Raises:
             FacetpuError: a network is missing or damaged, or there is no TFLite runtime.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Iterable
+from typing import Any
 
 from ..errors import FacetpuError
 from .tensorflow import tf, v1
@@ -48,5 +49,5 @@ def check_checkpoint(prefix: str, variables: dict[str, Any]) -> None:
 
 
 def make_saver(variables: dict[str, Any], keep: int) -> Any:
-    """A Saver of ``variables`` that keeps the newest ``keep`` checkpoints and can be moved with its folder."""
+    """A Saver of ``variables`` for a folder that may be moved; it keeps the newest ``keep`` checkpoints."""
     return v1.train.Saver(variables, max_to_keep=keep, save_relative_paths=True)

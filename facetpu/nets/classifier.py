@@ -7,7 +7,8 @@ embeddings, so that the mean embedding of a new person is a new row (Qi et al., 
 
 from __future__ import annotations
 
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from ..config import Network, nearest
 from ..errors import FacetpuError

@@ -7,8 +7,9 @@ the embedding's norm in the head; the norm of the head's own kernel is constant,
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 

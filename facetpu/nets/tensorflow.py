@@ -7,19 +7,20 @@ tf-keras), which an environment variable chooses before TensorFlow is imported.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import tempfile
 import warnings
-from typing import Iterator
+from collections.abc import Iterator
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back what C++ writes to stderr before its log level counts; an exception lets it through."""
+def quiet() -> Iterator[None]:
+    """Hold back what C++ writes to stderr past every log level; an exception lets it through."""
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as held:
@@ -35,15 +36,17 @@ def _quiet() -> Iterator[None]:
             os.close(stderr)
 
 
-with _quiet():
+with quiet():
     import tensorflow as tf
     import tf_slim as slim
+    from tensorflow.lite.python.convert_phase import ConverterError
 
     tf.config.list_physical_devices()
 
 v1 = tf.compat.v1
 tf.get_logger().setLevel("ERROR")
+logging.getLogger("absl").setLevel("ERROR")
 # tf-slim calls Keras in the ways of TensorFlow 1.
 warnings.filterwarnings("ignore", message=r"`layer\.(apply|updates)`")
 
-__all__ = ["slim", "tf", "v1"]
+__all__ = ["ConverterError", "quiet", "slim", "tf", "v1"]

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from .. import __version__
 from ..artefacts import digest, finished, new_folder, write_manifest
 from ..errors import FacetpuError
 from ..image import Face, UnreadableImage, align_face, one_thread, read_image, write_png
@@ -125,7 +126,8 @@ def align(
         log.info("%s: already made from these photos with these settings", crops)
         return Alignment(crops, **manifest["counts"])
     find_runtime()
-    with new_folder(crops, overwrite, {"config": settings, "inputs": inputs}, keep=True) as partial:
+    key = {"config": settings, "inputs": inputs, "version": __version__}
+    with new_folder(crops, overwrite, key, keep=True) as partial:
         stems = _crop_stems(names)
         done = _read_journal(partial, config, stems)
         if done:

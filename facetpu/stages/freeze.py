@@ -65,6 +65,7 @@ def freeze(run: Path, out: Path, overwrite: bool = False) -> FreezeResult:
 
     config, labels = read_config(run / "config.yaml"), read_labels(run / "labels.txt")
     frozen = freeze_checkpoint(checkpoint.prefix, config, len(labels))
+    assert frozen.kernel is not None
     with new_folder(out, overwrite) as folder:
         (folder / "frozen.pb").write_bytes(frozen.graph.SerializeToString(deterministic=True))
         np.savez(folder / "head.npz", kernel=frozen.kernel, scale=np.float32(frozen.scale))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator, NamedTuple
+from typing import Any, NamedTuple
 
 from ..artefacts import check_new, digest, finished, new_folder, read_manifest, write_manifest
 from ..errors import FacetpuError
@@ -153,7 +154,8 @@ def _split(crops: list[_Crop], share: float, seed: int) -> tuple[list[_Crop], li
     for crop in crops:
         left[crop.person] = left.get(crop.person, 0) + 1
     wanted = round(share * len(crops))
-    train, validate = [], []
+    train: list[_Crop] = []
+    validate: list[_Crop] = []
     for name in shuffled(by_name, seed):
         crop = by_name[name]
         if len(validate) < wanted and left[crop.person] > 1:
@@ -173,9 +175,7 @@ def _alignment(manifest: dict[str, Any], crops: Path, size: int) -> dict[str, An
     """The crops' alignment settings; the usual template where no manifest tells."""
     known = manifest.get("alignment")
     if known is None:
-        log.warning(
-            "%s: has no manifest of facetpu align; its crops are taken for --template arcface", crops
-        )
+        log.warning("%s: has no manifest of facetpu align; its crops are taken for --template arcface", crops)
         return {"template": "arcface", "size": size, "margin": 44}
     return dict(known, size=size)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from ..edgetpu.support import require_readable
 from ..errors import FacetpuError
 from ..labels import read_labels, write_labels
 from ..nets.graph import EMBEDDING, INPUT, Frozen, cut, read_graph, without_scaling
-from ..nets.tensorflow import tf, v1
+from ..nets.tensorflow import ConverterError, quiet, tf, v1
 from ..people import check_folder
 from ..tflite.head import base_output, build_head
 from ..tflite.model import op_name, quantization, read_model, type_name
@@ -96,11 +97,12 @@ def quantize(
         (folder / "base_float.tflite").write_bytes(base_float)
         held_out = sample.crops[samples:] if len(sample.crops) > samples else sample.crops
         results = _compare(folder, held_out)
-        kernel, scale = embedder.kernel, embedder.scale
-        if kernel is None:
-            labels, kernel, scale = _head_of(folder, sample)
+        if embedder.kernel is None:
+            labels, kernel = _mean_embeddings(folder, sample)
+        else:
+            kernel = embedder.kernel
         form = base_output(base)
-        head = build_head(kernel, scale, form.scale, form.zero_point, form.name)
+        head = build_head(kernel, embedder.scale or DEFAULT_SCALE, form.scale, form.zero_point, form.name)
         (folder / "head.tflite").write_bytes(head)
         write_labels(folder / "labels.txt", labels)
         write_manifest(
@@ -176,7 +178,7 @@ def _convert(embedder: Frozen, crops: np.ndarray) -> tuple[bytes, bytes]:
     # A scale for each row of a dense layer is more than runtimes before 2.10 understand: they return garbage.
     converter._experimental_disable_per_channel_quantization_for_dense_layers = True
     log.info("calibrating on %d crops", len(crops))
-    return converter.convert(), _converter(embedder.graph, side).convert()
+    return _run(converter), _run(_converter(embedder.graph, side))
 
 
 def _converter(graph: Any, side: int) -> Any:
@@ -185,6 +187,15 @@ def _converter(graph: Any, side: int) -> Any:
         path.write_bytes(graph.SerializeToString())
         shapes = {INPUT: [1, side, side, 3]}
         return v1.lite.TFLiteConverter.from_frozen_graph(str(path), [INPUT], [EMBEDDING], shapes)
+
+
+def _run(converter: Any) -> bytes:
+    with quiet():
+        try:
+            return bytes(converter.convert())
+        except (ConverterError, RuntimeError, ValueError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    raise FacetpuError(f"the frozen graph: TensorFlow Lite cannot convert it: {reason}")
 
 
 def _check_base(base: bytes, embedder: Frozen) -> None:
@@ -199,7 +210,9 @@ def _check_base(base: bytes, embedder: Frozen) -> None:
     graph = model.subgraphs[0]
     for tensor in graph.tensors:
         if type_name(tensor) not in ("uint8", "int8", "int32"):
-            raise FacetpuError(f"{where}: {tensor.name} is {type_name(tensor)}: the network has an op without integers")
+            raise FacetpuError(
+                f"{where}: {tensor.name} is {type_name(tensor)}: the network has an op without integers"
+            )
     for op in graph.operators:
         if op_name(model, op) == "FULLY_CONNECTED":
             weights = graph.tensors[op.inputs[1]]
@@ -219,7 +232,9 @@ def _check_input(tensor: Any, embedder: Frozen, where: str) -> None:
     seen = form.scale * (stored - form.zero_point) / scale + mean
     error = float(np.abs(seen - stored).max())
     if error > 1:
-        raise FacetpuError(f"{where}: takes a pixel for one {error:.1f} levels off; its input range is unusual")
+        raise FacetpuError(
+            f"{where}: takes a pixel for one {error:.1f} levels off; its input range is unusual"
+        )
     if error > 0.01:
         log.warning("%s: takes each pixel for one %.2f grey levels off", where, error)
 
@@ -227,9 +242,7 @@ def _check_input(tensor: Any, embedder: Frozen, where: str) -> None:
 def _compare(folder: Path, crops: np.ndarray) -> dict[str, Any]:
     """How near the integer base in ``folder`` comes to the float one on ``crops``."""
     models = [Embedder(folder / name) for name in ("base_float.tflite", "base.tflite")]
-    rows = [
-        (model.run(crops).astype(np.float64) - model.zero_point) * model.scale for model in models
-    ]
+    rows = [(model.run(crops).astype(np.float64) - model.zero_point) * model.scale for model in models]
     unit = [row / np.linalg.norm(row, axis=1, keepdims=True) for row in rows]
     cosines = np.sum(unit[0] * unit[1], axis=1)
     return {
@@ -240,13 +253,13 @@ def _compare(folder: Path, crops: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _head_of(folder: Path, sample: Sample) -> tuple[list[str], np.ndarray, float]:
-    """Names, kernel and scale of a head that tells the sample's people apart by their mean embeddings."""
+def _mean_embeddings(folder: Path, sample: Sample) -> tuple[list[str], np.ndarray]:
+    """The sample's people, and the kernel of a head that tells them apart by their mean embeddings."""
     embeddings = Embedder(folder / "base.tflite").embed(sample.crops)
     present = sorted(set(sample.people.tolist()))
     sums = np.stack([embeddings[sample.people == person].sum(axis=0) for person in present])
     kernel = sums / np.linalg.norm(sums, axis=1, keepdims=True)
-    return [sample.names[person] for person in present], kernel, DEFAULT_SCALE
+    return [sample.names[person] for person in present], kernel
 
 
 def _result(out: Path, manifest: dict[str, Any]) -> QuantizeResult:

@@ -27,7 +27,7 @@ from ..records import Records, find_damage, read_records, training_batches, vali
 log = logging.getLogger(__name__)
 
 SUMMARY_EVERY = 20  # steps between two points of a TensorBoard curve
-LOSS_MEMORY = 0.95  # share of the old average loss kept at each step
+LOSS_MEMORY = 0.9  # share of the old average loss kept at each step
 
 
 class TrainResult(NamedTuple):
@@ -121,6 +121,7 @@ class _Trainer:
             [*self.model.variables, *self.optimizer.variables(), self.step, self.average]
         )
         self.saver = make_saver(self.variables, config.keep_checkpoints)
+        self.events = tf.summary.create_file_writer(str(run / "events"))
         self.saved = -1
 
     @property
@@ -146,7 +147,9 @@ class _Trainer:
         )
         self.saved = self.done
         if self.done > self.steps:
-            raise FacetpuError(f"{self.run}: is at step {self.done} already, and the config ends at {self.steps}")
+            raise FacetpuError(
+                f"{self.run}: is at step {self.done} already, and the config ends at {self.steps}"
+            )
         log.info("%s: going on from step %d", self.run, self.done)
 
     def train(self) -> float | None:
@@ -171,21 +174,20 @@ class _Trainer:
         """Every step that is left; returns the seconds of each but the first, which loads the graph."""
         seconds = []
         batches = iter(training_batches(self.records, self.config, self.done))
-        events = tf.summary.create_file_writer(str(self.run / "events"))
         left = progress(range(self.done, self.steps), "train", self.steps, unit="step", done=self.done)
-        with events.as_default():
-            for step in left:
-                start = time.perf_counter()
-                self.rate.assign(self.config.optimizer.learning_rate_at(step, self.steps))
-                loss = float(self.update(*next(batches)))
-                seconds.append(time.perf_counter() - start)
-                self._check(loss)
-                if step % SUMMARY_EVERY == 0:
-                    self._summarise(loss, seconds[-1])
-                if self.done % self.config.checkpoint_every == 0:
-                    self.save()
-                if self.done % self.config.validate_every == 0 and self.done < self.steps:
-                    self.validate()
+        for step in left:
+            start = time.perf_counter()
+            self.rate.assign(self.config.optimizer.learning_rate_at(step, self.steps))
+            loss = float(self.update(*next(batches)))
+            seconds.append(time.perf_counter() - start)
+            self._check(loss)
+            if step % SUMMARY_EVERY == 0:
+                speed = self.config.batch_size / seconds[-1]
+                self._record(loss=loss, learning_rate=float(self.rate), images_per_second=speed)
+            if self.done % self.config.checkpoint_every == 0:
+                self.save()
+            if self.done % self.config.validate_every == 0 and self.done < self.steps:
+                self.validate()
         return seconds[1:]
 
     def _check(self, loss: float) -> None:
@@ -195,13 +197,11 @@ class _Trainer:
                 f"or lengthen optimizer.warmup; the last checkpoint is from step {max(self.saved, 0)}"
             )
 
-    def _summarise(self, loss: float, seconds: float) -> None:
-        for name, value in (
-            ("loss", loss),
-            ("learning_rate", float(self.rate)),
-            ("images_per_second", self.config.batch_size / seconds),
-        ):
-            tf.summary.scalar(name, value, step=self.done)
+    def _record(self, **scalars: float) -> None:
+        """Add a point to each of these TensorBoard curves."""
+        with self.events.as_default():
+            for name, value in scalars.items():
+                tf.summary.scalar(name, value, step=self.done)
 
     def save(self) -> None:
         """Write a checkpoint; the state file names it only once it is whole."""
@@ -218,10 +218,8 @@ class _Trainer:
         batches = validation_batches(self.records, self.config.batch_size)
         right = sum(int(self.count_right(*batch)) for batch in batches)
         accuracy = right / self.records.validation_photos
-        log.info(
-            "step %d: loss %.3f, validation accuracy %.3f", self.done, self.average_loss, accuracy
-        )
-        tf.summary.scalar("validation_accuracy", accuracy, step=self.done)
+        log.info("step %d: loss %.3f, validation accuracy %.3f", self.done, self.average_loss, accuracy)
+        self._record(validation_accuracy=accuracy)
         return accuracy
 
     def _update(self, pixels: Any, labels: Any) -> Any:

@@ -23,7 +23,7 @@ NO_TENSOR = -1  # an optional input that is not given
 _DTYPES = {
     kind: np.dtype(kind.name.lower())
     for kind in TensorType
-    if kind is not TensorType.BOOL and hasattr(np, kind.name.lower())
+    if kind.name != "BOOL" and hasattr(np, kind.name.lower())
 }
 _DTYPES[TensorType.BOOL] = np.dtype(np.bool_)
 
