@@ -27,7 +27,7 @@ PACKAGE = Path(facetpu.__file__).parent
 FLOORS = [
     {"cli"},
     {"demo"},
-    {"export", "doctor", "contact_sheet"},
+    {"export", "doctor"},
     {"stages", "portraits"},
     {"calibration", "embedders"},
     {"records"},
@@ -35,16 +35,15 @@ FLOORS = [
     {"nets"},
     {"mtcnn", "metrics", "pairs", "edgetpu"},
     {"tflite"},
-    {"image", "lettering", "runtime", "config", "people", "options"},
-    {"labels", "progress", "workers"},
+    {"contact_sheet", "image", "runtime", "config", "people", "options"},
+    {"labels", "lettering", "progress", "workers"},
     {"artefacts"},
     {"errors"},
     {"__init__"},
 ]
 ON_THE_BOARD = {
     *("cli", "options", "errors", "artefacts", "labels", "people", "progress", "runtime", "image"),
-    "lettering",
-    *("metrics", "mtcnn", "tflite", "edgetpu", "board", "doctor"),
+    *("contact_sheet", "lettering", "metrics", "mtcnn", "tflite", "edgetpu", "board", "doctor"),
 }
 
 
