@@ -14,7 +14,8 @@ import numpy as np
 
 from .artefacts import check_new, finished, new_folder, write_manifest, write_text
 from .board.enrol import imprint
-from .board.identify import KnownFace, PhotoFaces, identify
+from .board.faces import KnownFace
+from .board.identify import PhotoFaces, identify
 from .config import TrainConfig, read_config
 from .contact_sheet import BLUE, GREEN, GREY, RED, Cell, Section, contact_sheet
 from .export import export
