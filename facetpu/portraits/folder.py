@@ -31,7 +31,9 @@ class _Job(NamedTuple):
 
 def draw_people(count: int, seed: int = 0) -> dict[str, Person]:
     """``count`` people by name, no two alike; a larger count begins with the same people."""
-    return {name: Person.draw(100_000 * seed + index) for index, name in enumerate(draw_names(count, seed))}
+    people = [Person.draw(100_000 * seed + index) for index in range(count)]
+    names = draw_names([person.masculine > 0 for person in people], seed)
+    return dict(zip(names, people, strict=True))
 
 
 def write_people(folder: Path, people: int, photos_each: int, seed: int = 0, size: int = 200) -> list[Path]:

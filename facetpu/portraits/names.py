@@ -2,43 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 
-NAMES = """
-Aaliyah Abdul Abebe Adela Adriana Agnes Ahmed Aiko Aino Akira Alba Aleksi Alessia Alice Alina Amara Amelie
-Amina Amir Ana Anaïs Anders András Aneta Ángel Anika Anna Anton Antónia Anwar Aoife Ariel Armin Arthur Arun
-Asha Astrid Asuka Axel Aya Ayşe Aziz Balázs Barbora Bashir Beatriz Ben Benedikt Bilal Bintu Birgit Björn
-Bogdan Boris Branka Brigita Bruno Camila Carlos Carmen Cecilia Chiara Chidi Chiyo Christos Ciara Claire
-Clara Cosmin Dalia Dana Daniel Daria David Deepa Denis Dessa Diego Dilara Dimitra Dina Divya Djamila Dominik
-Dora Ebba Edith Eduardo Efua Eirik Ela Elena Eleni Élise Elias Elif Elin Ella Emeka Emil Emma Eric Erik Esra
-Ester Esther Eva Ewa Fabian Farid Fatima Federica Felix Ferenc Filip Finn Fiona Fleur Florin Francesca Franz
-Freya Frida Gabriel Gaia Georgi Giulia Goran Grace Greta Guillaume Gustav Hadi Hana Hannah Hans Haruka
-Hassan Hector Hedda Heidi Helena Henrik Hiroshi Hoa Hugo Ibrahim Ida Ignacio Ilona Imani Imre Inés Inga
-Ingrid Ioana Irena Iris Isabel Isak Ishaan Ivan Ivana Jakub Jamal Jan Jana Jasmin Javier Jelena Jens Jiho
-Jin Joana Johanna Jonas Jorge José Josefine Juan Julia Jun Kaito Kamila Karel Karim Karin Katarina Kateryna
-Katya Kavita Keiko Kenji Khadija Kiran Klaus Kofi Kwame Laila Lars Laszlo Laura Lea Leila Lena Leo Leonor
-Levent Li Liam Lidia Lin Linnea Liv Livia Lola Lorenzo Lotte Louis Lucía Luka Łukasz Luis Lunga Madina Mads
-Magda Mahmoud Mai Maja Malik Manuel Marc Marek Maria Mariam Marta Martin Mateo Matilda Matteo Maya Mehmet
-Mei Meera Miguel Mihai Mikko Mila Milan Milica Mina Minh Mira Miriam Mohan Mona Musa Nadia Nanami Naoko Nia
-Nico Nikolai Nila Nina Noa Noah Noor Nora Nuno Nuria Oana Olga Oliver Olivia Omar Ondřej Oona Orla Oscar
-Otto Pablo Paola Paul Pavel Pedro Pelin Per Petra Pia Pierre Pilar Piotr Priya Radek Rafael Rahul Raisa
-Ramón Rania Ravi Rebeca Renata René Rhys Ricardo Rina Rita Robin Rohan Roman Rosa Ruben Ruth Sabine Said
-Sakura Salma Sam Samira Sana Sandro Sanna Sara Saša Saskia Sebastian Selin Serena Sergio Shirin Shreya Signe
-Silvia Simon Sina Sofia Søren Stefan Stella Suki Sunita Sven Svetlana Tadeo Tamar Tamara Tapio Tarek Tatiana
-Teresa Theo Thomas Tiago Tilda Tina Tomás Tove Tuan Ulla Uma Valeria Vanda Vera Veronika Victor Viktor Vilma
-Vincent Violeta Wanda Wei Wiktor William Xavier Ximena Yael Yana Yara Yasmin Yoko Yosef Yuki Yusuf Yves
-Zahra Zara Zita Zoé Zofia Zoran Zsófia
+WOMEN = """
+Aaliyah Adela Adriana Agnes Aiko Aino Alba Alessia Alice Alina Amara Amelie Amina Ana Anaïs Aneta Anika Anna
+Antónia Aoife Asha Astrid Asuka Aya Ayşe Barbora Beatriz Bintu Birgit Branka Brigita Camila Carmen Cecilia
+Chiara Chiyo Ciara Claire Clara Dalia Dana Daria Deepa Dessa Dilara Dina Divya Djamila Dora Ebba Edith Efua
+Ela Elena Eleni Élise Elif Elin Ella Emma Esra Ester Esther Eva Ewa Fatima Federica Fiona Fleur Francesca
+Freya Frida Gaia Giulia Grace Greta Hana Hannah Haruka Hedda Heidi Helena Hoa Ida Ilona Imani Inés Inga
+Ingrid Ioana Irena Iris Isabel Ivana Jana Jasmin Jelena Jiho Joana Johanna Josefine Julia Kamila Karin
+Katarina Kateryna Katya Kavita Keiko Khadija Laila Laura Lea Leila Lena Leonor Lidia Lin Linnea Liv Livia
+Lola Lotte Lucía Madina Magda Mai Maja Maria Mariam Marta Matilda Maya Meera Mei Mila Milica Mina Mira
+Miriam Mona Nadia Nanami Naoko Nia Nila Nina Noor Nora Nuria Oana Olga Olivia Oona Orla Paola Pelin Petra
+Pia Pilar Priya Raisa Rania Rebeca Renata Rina Rita Rosa Ruth Sabine Sakura Salma Samira Sana Sanna Sara
+Saskia Selin Serena Shirin Shreya Signe Silvia Sofia Stella Suki Sunita Svetlana Tamar Tamara Tatiana Teresa
+Tilda Tina Tove Ulla Uma Valeria Vanda Vera Veronika Vilma Violeta Wanda Ximena Yael Yana Yara Yasmin Yoko
+Zahra Zara Zita Zofia Zoé Zsófia
 """.split()  # noqa: SIM905  (a list would be a name a line)
 
+MEN = """
+Abdul Abebe Ahmed Akira Aleksi Amir Anders András Ángel Anton Anwar Ariel Armin Arthur Arun Axel Aziz Balázs
+Bashir Ben Benedikt Bilal Björn Bogdan Boris Bruno Carlos Chidi Christos Cosmin Daniel David Denis Diego
+Dimitri Dominik Eduardo Eirik Elias Emeka Emil Eric Erik Fabian Farid Felix Ferenc Filip Finn Florin Franz
+Gabriel Georgi Goran Guillaume Gustav Hadi Hans Hassan Hector Henrik Hiroshi Hugo Ibrahim Ignacio Imre Isak
+Ishaan Ivan Jakub Jamal Jan Javier Jens Jin Jonas Jorge José Juan Jun Kaito Karel Karim Kenji Kiran Klaus
+Kofi Kwame Lars Laszlo Leo Levent Li Liam Lorenzo Louis Luis Luka Łukasz Lunga Mads Mahmoud Malik Manuel
+Marc Marek Martin Mateo Matteo Mehmet Miguel Mihai Mikko Milan Minh Mohan Musa Nico Nikolai Noah Nuno Oliver
+Omar Ondřej Oscar Otto Pablo Paul Pavel Pedro Per Pierre Piotr Radek Rafael Rahul Ramón Ravi René Rhys
+Ricardo Robin Rohan Roman Ruben Said Sam Sandro Saša Sebastian Sergio Simon Søren Stefan Sven Tadeo Tapio
+Tarek Theo Thomas Tiago Tomás Tuan Victor Viktor Vincent Wei Wiktor William Xavier Yosef Yuki Yusuf Yves
+Zoran
+""".split()  # noqa: SIM905
 
-def draw_names(count: int, seed: int) -> list[str]:
-    """``count`` names, no two alike: first names while they last, then double names."""
+
+def draw_names(men: Iterable[bool], seed: int) -> list[str]:
+    """A name for each of some people, no two alike: first names while they last, then double names.
+
+    Args:
+        men: whether each of them is to have a man's name.
+        seed: of the names; more people begin with the same names.
+    """
     rng = np.random.default_rng([78, seed])
-    names = [str(name) for name in rng.permutation(NAMES)]
-    taken = set(names)
-    while len(names) < count:
-        double = "-".join(str(name) for name in rng.choice(NAMES, 2, replace=False))
+    women_left, men_left = _names(WOMEN, rng.spawn(1)[0]), _names(MEN, rng.spawn(1)[0])
+    return [next(men_left if man else women_left) for man in men]
+
+
+def _names(singles: list[str], rng: np.random.Generator) -> Iterator[str]:
+    """All of ``singles`` in a drawn order, then pairs of them."""
+    yield from map(str, rng.permutation(singles))
+    taken: set[str] = set()
+    while len(taken) < len(singles) * (len(singles) - 1):
+        double = "-".join(rng.choice(singles, 2, replace=False))
         if double not in taken:
             taken.add(double)
-            names.append(double)
-    return names[:count]
+            yield double
