@@ -18,7 +18,7 @@ PHOTO ?= photo.jpg
 DEMO ?= demo
 FLAGS ?=
 
-.PHONY: help setup demo test check format align pack train export imprint identify evaluate doctor clean
+.PHONY: help setup demo test lint check format align pack train export imprint identify evaluate doctor clean
 
 help:  ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -39,12 +39,13 @@ demo: setup  ## Run the whole chain on rendered people, in minutes.
 test: setup  ## Run the test suite.
 	$(BIN)/python -m pytest $(FLAGS)
 
-check: setup  ## Format, lint, types, README, tests: what CI runs.
+lint: setup  ## Format, lint, types and the README's generated parts.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python -m mypy
 	$(BIN)/cog --check README.md
-	$(BIN)/python -m pytest
+
+check: lint test  ## All that CI runs.
 
 format: setup  ## Format the code and mend what the linter can.
 	$(BIN)/ruff check --fix .
