@@ -11,6 +11,12 @@ CROPS ?= crops
 RECORDS ?= records
 CONFIG ?= configs/small-cpu.yaml
 RUN ?= run
+FROZEN ?= frozen
+QUANTIZED ?= quantized
+COMPILED ?= compiled
+BASE ?= base_edgetpu.tflite
+HEAD ?= head.tflite
+JOINED ?= model_edgetpu.tflite
 MODEL ?= model
 PEOPLE ?= people
 KNOWN ?= known
@@ -18,7 +24,8 @@ PHOTO ?= photo.jpg
 DEMO ?= demo
 FLAGS ?=
 
-.PHONY: help setup demo test lint check format align pack train export imprint identify evaluate doctor clean
+.PHONY: help setup demo test lint check format align pack train export freeze quantize split compile join \
+	imprint identify evaluate doctor clean
 
 help:  ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -63,6 +70,21 @@ train: setup  ## CONFIG, RECORDS -> RUN
 
 export: setup  ## RUN -> MODEL; FLAGS=--edgetpu compiles it too
 	$(BIN)/facetpu export $(RUN) $(MODEL) $(FLAGS)
+
+freeze: setup  ## RUN -> FROZEN; export does this and the next four
+	$(BIN)/facetpu freeze $(RUN) $(FROZEN) $(FLAGS)
+
+quantize: setup  ## FROZEN, CROPS -> QUANTIZED
+	$(BIN)/facetpu quantize $(FROZEN) $(QUANTIZED) --calibration $(CROPS) $(FLAGS)
+
+split: setup  ## MODEL, a .tflite -> base.tflite and head.tflite in QUANTIZED
+	$(BIN)/facetpu split $(MODEL) $(QUANTIZED) $(FLAGS)
+
+compile: setup  ## base.tflite of QUANTIZED -> COMPILED
+	$(BIN)/facetpu compile $(QUANTIZED)/base.tflite -o $(COMPILED) $(FLAGS)
+
+join: setup  ## BASE, HEAD -> JOINED
+	$(BIN)/facetpu join $(BASE) $(HEAD) $(JOINED) $(FLAGS)
 
 imprint: setup  ## MODEL, PEOPLE -> KNOWN
 	$(BIN)/facetpu imprint $(MODEL) $(PEOPLE) $(KNOWN) $(FLAGS)
