@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .artefacts import check_new, finished, new_folder, write_manifest, write_text
+from .artefacts import check_new, finished, new_file, new_folder, write_manifest, write_text
 from .board.enrol import imprint
 from .board.faces import KnownFace
 from .board.identify import PhotoFaces, identify
@@ -136,8 +136,9 @@ class _Chain:
         seen = self._time("identify", lambda: identify(out / "known", [photos / "tests"]).photos)
         tested, verified = self._time("evaluate", lambda: _verify(out, photos, cut))
 
-        answers = [_judge(photo, {person.name for person in known.people}) for photo in seen]
-        _draw(out / PICTURE, photos, answers, self.scale)
+        answers = [judge(photo, {person.name for person in known.people}) for photo in seen]
+        with new_file(out / PICTURE, overwrite=True) as file:
+            write_png(file, draw_answers(photos / "enrolled", answers))
         _explain(out)
         enrolled = [answer.right for answer in answers if not answer.stranger]
         strangers = [answer.right for answer in answers if answer.stranger]
@@ -170,22 +171,28 @@ def _verify(out: Path, photos: Path, cut: AlignConfig) -> tuple[Alignment, Evalu
     return align(photos / "tests", out / "test_crops", cut), evaluate(out / "model", out / "test_crops")
 
 
-class _Answer(NamedTuple):
+class Answer(NamedTuple):
     """What the model said of a portrait."""
 
     photo: Path
     person: str  # who it shows
-    stranger: bool
+    stranger: bool  # whether that person is not enrolled
     face: KnownFace | None  # the surest, if one was found
     right: bool
 
 
-def _judge(photo: PhotoFaces, known: set[str]) -> _Answer:
+def judge(photo: PhotoFaces, known: set[str]) -> Answer:
+    """Whether what was said of ``photo`` is right; the name of its folder is the person's.
+
+    Args:
+        photo: the faces found.
+        known: the enrolled people's names.
+    """
     person = photo.photo.parent.name
     face = photo.faces[0] if photo.faces else None
     stranger = person not in known
     right = face is not None and face.name == (None if stranger else person)
-    return _Answer(photo.photo, person, stranger, face, right)
+    return Answer(photo.photo, person, stranger, face, right)
 
 
 def _open(out: Path, config: dict[str, Any], overwrite: bool) -> None:
@@ -218,21 +225,27 @@ def _render(photos: Path, scale: Scale, seed: int) -> None:
         write_manifest(folder, "render", config, {})
 
 
-def _draw(path: Path, photos: Path, answers: list[_Answer], scale: Scale) -> None:
-    """The contact sheet: a column for each person."""
-    first = [portraits[0] for portraits in people_under(photos / "enrolled").values()]
-    known = [Cell(read_image(photo), photo.parent.name) for photo in first]
-    sections = [Section(f"Enrolled with {scale.portraits} portraits each, one of them shown", known)]
+def draw_answers(enrolled: Path, answers: list[Answer]) -> np.ndarray:
+    """A contact sheet with a column for each person: those enrolled, then what was said of whom.
+
+    Args:
+        enrolled: folder of the enrolled people's portraits.
+        answers: of unseen portraits of theirs, and of strangers.
+
+    Returns:
+        uint8 [H, W, 3] RGB.
+    """
+    people = people_under(enrolled)
+    first = [Cell(read_image(portraits[0]), person) for person, portraits in people.items()]
+    sections = [Section("Enrolled, each with a few portraits like this one", first)]
     for stranger, heading in ((False, "Portraits never seen before"), (True, "Strangers")):
         some = sorted((a for a in answers if a.stranger == stranger), key=lambda a: (a.photo.name, a.person))
         right = sum(answer.right for answer in some)
         sections.append(Section(f"{heading}: {right} of {len(some)} right", [_cell(a) for a in some]))
-    columns = max(scale.enrolled, scale.strangers)
-    path.unlink(missing_ok=True)
-    write_png(path, contact_sheet(sections, columns))
+    return contact_sheet(sections, columns=len({a.person for a in answers if not a.stranger}))
 
 
-def _cell(answer: _Answer) -> Cell:
+def _cell(answer: Answer) -> Cell:
     image = read_image(answer.photo)
     if answer.face is None:
         return Cell(image, "no face found", GREY)
