@@ -61,7 +61,9 @@ def contact_sheet(sections: Sequence[Section], columns: int, side: int = 112) ->
     top = gap
     for section, count in zip(sections, rows):
         if section.heading:
-            pen.text((gap, top + gap), fitted(section.heading, heading_font, width), fill=INK, font=heading_font)
+            pen.text(
+                (gap, top + gap), fitted(section.heading, heading_font, width), fill=INK, font=heading_font
+            )
             top += headline
         for index, cell in enumerate(section.cells):
             row, column = divmod(index, columns)
