@@ -52,7 +52,7 @@ def contact_sheet(sections: Sequence[Section], columns: int, side: int = 112) ->
     gap = max(4, side // 12)
     caption_font, heading_font = load_font(max(9, side // 9)), load_font(max(12, side // 6))
     line = _height(caption_font) + gap
-    headline = _height(heading_font) + 2 * gap
+    headline = _height(heading_font) + 3 * gap
     rows = [-(-len(section.cells) // columns) for section in sections]
     width = gap + columns * (side + gap)
     height = gap + sum(headline * bool(s.heading) + n * (side + line) for s, n in zip(sections, rows))
@@ -61,7 +61,9 @@ def contact_sheet(sections: Sequence[Section], columns: int, side: int = 112) ->
     top = gap
     for section, count in zip(sections, rows):
         if section.heading:
-            pen.text((gap, top), fitted(section.heading, heading_font, width), fill=INK, font=heading_font)
+            pen.text(
+                (gap, top + gap), fitted(section.heading, heading_font, width), fill=INK, font=heading_font
+            )
             top += headline
         for index, cell in enumerate(section.cells):
             row, column = divmod(index, columns)
