@@ -21,9 +21,10 @@ from facetpu.portraits import write_people
 from facetpu.runtime import interpreter
 
 CONFIG = """
-network: {depth_multiplier: 0.25, image_size: 64, embedding_dim: 32}
-steps: 12
+network: {depth_multiplier: 0.25, image_size: 64, embedding_dim: 32, batch_norm_decay: 0.8}
+steps: 24
 batch_size: 16
+optimizer: {learning_rate: 0.03}
 """
 
 
@@ -95,7 +96,7 @@ def test_every_stage_counts_what_it_was_given(work: Path, answers: Any) -> None:
     }
     assert answers["pack"]["people"] == 6
     assert answers["pack"]["train"] + answers["pack"]["validation"] == 24
-    assert answers["train"]["steps"] == 12
+    assert answers["train"]["steps"] == 24
     assert answers["export"]["tpu_ops"] == 31
     assert answers["export"]["cpu_ops"] == 0
     assert answers["export"]["cosine"] > 0.9
