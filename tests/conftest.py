@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,10 +26,9 @@ def data() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _logger_as_before() -> Iterator[None]:
-    """A command sets facetpu's logger up for its terminal; the next test must find it as it was."""
+def _fresh_logger() -> None:
+    """A command sets facetpu's logger up for its terminal; each test must find it as it is at import."""
     logger = logging.getLogger("facetpu")
-    handlers, level, propagate = logger.handlers[:], logger.level, logger.propagate
-    yield
-    logger.handlers[:], logger.propagate = handlers, propagate
-    logger.setLevel(level)
+    logger.handlers.clear()
+    logger.propagate = True
+    logger.setLevel(logging.NOTSET)

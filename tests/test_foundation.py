@@ -332,7 +332,6 @@ def test_a_log_gets_plain_lines_with_rate_and_eta(monkeypatch, caplog):
     clock = iter([0.0, 1.0, 16.0, 20.0, 40.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     caplog.set_level(logging.INFO, logger="facetpu")
-    monkeypatch.setattr(logging.getLogger("facetpu"), "propagate", True)
     assert list(progress.progress(range(4), "align", done=2)) == [0, 1, 2, 3]
     assert [record.getMessage() for record in caplog.records] == [
         "align: 4/6, 0:00:16 left, 0.1 photo/s",
