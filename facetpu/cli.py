@@ -407,7 +407,7 @@ def doctor() -> Any:
 @main.command()
 @click.argument("out", type=FOLDER, default="demo")
 @click.option(
-    "--people", default=240, show_default=True, type=click.IntRange(20), help="People to render and train on."
+    "--people", default=360, show_default=True, type=click.IntRange(20), help="People to render and train on."
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the people and of the training.")
 @common

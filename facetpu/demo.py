@@ -37,7 +37,7 @@ FALSE_ACCEPTS = 0.03  # share of strangers' faces that may be taken for somebody
 class Scale(NamedTuple):
     """How many people and portraits; those to enrol and the strangers are never trained on."""
 
-    people: int = 240
+    people: int = 360
     photos: int = 8  # of each, to train on
     enrolled: int = 10
     portraits: int = 5  # of each, to enrol
@@ -82,7 +82,7 @@ class DemoResult(NamedTuple):
 
 
 def demo(
-    out: Path, people: int = 240, seed: int = 0, overwrite: bool = False, scale: Scale | None = None
+    out: Path, people: int = 360, seed: int = 0, overwrite: bool = False, scale: Scale | None = None
 ) -> DemoResult:
     """Run the whole chain in ``out``, on rendered people.
 
