@@ -35,7 +35,7 @@ FLOORS = [
     {"nets"},
     {"mtcnn", "metrics", "pairs", "edgetpu"},
     {"tflite"},
-    {"contact_sheet", "image", "runtime", "config", "people", "options"},
+    {"contact_sheet", "image", "page", "runtime", "config", "people", "options"},
     {"labels", "lettering", "progress", "workers"},
     {"artefacts"},
     {"errors"},
@@ -43,7 +43,7 @@ FLOORS = [
 ]
 ON_THE_BOARD = {
     *("cli", "options", "errors", "artefacts", "labels", "people", "progress", "runtime", "image"),
-    *("contact_sheet", "lettering", "metrics", "mtcnn", "tflite", "edgetpu", "board", "doctor"),
+    *("contact_sheet", "lettering", "page", "metrics", "mtcnn", "tflite", "edgetpu", "board", "doctor"),
 }
 
 

@@ -1,0 +1,119 @@
+"""The commands on models: export, its single steps, and what is in a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..options import FILE, FOLDER, common, overwrite
+
+
+@click.command()
+@click.argument("source", type=FILE)
+@click.argument("out", type=FOLDER)
+@click.option("--edgetpu", is_flag=True, help="Compile the base for the Edge TPU too.")
+@click.option(
+    "--calibration", type=FOLDER, help="Crops to calibrate with; the run's own records unless given."
+)
+@click.option(
+    "--samples", default=200, show_default=True, type=click.IntRange(1), help="Crops to calibrate on."
+)
+@click.option("--compiler", help="The edgetpu_compiler to call; found on PATH unless given.")
+@common
+@overwrite
+def export(source: Path, out: Path, edgetpu: bool, overwrite: bool, **settings: Any) -> Any:
+    """Turn SOURCE, a run or a frozen graph, into all that a board needs in OUT.
+
+    Example: facetpu export run model --edgetpu
+    """
+    from ..export import export
+
+    return export(source, out, edgetpu=edgetpu, overwrite=overwrite, **settings)
+
+
+@click.command()
+@click.argument("frozen", type=FILE)
+@click.argument("out", type=FOLDER)
+@click.option("--calibration", type=FOLDER, required=True, help="Crops (or records) to calibrate with.")
+@click.option(
+    "--samples", default=200, show_default=True, type=click.IntRange(1), help="Crops to calibrate on."
+)
+@common
+@overwrite
+def quantize(frozen: Path, out: Path, calibration: Path, samples: int, overwrite: bool) -> Any:
+    """Quantise FROZEN to a full-integer base, and write its head.
+
+    Example: facetpu quantize frozen quantized --calibration crops
+    """
+    from ..stages.quantize import quantize
+
+    return quantize(frozen, out, calibration=calibration, samples=samples, overwrite=overwrite)
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@click.argument("out", type=FOLDER)
+@click.option("--tensor", help="Name of the tensor to cut at; the input of the L2 norm unless given.")
+@common
+@overwrite
+def split(model: Path, out: Path, tensor: str | None, overwrite: bool) -> Any:
+    """Split MODEL into base.tflite and head.tflite.
+
+    Example: facetpu split model.tflite parts
+    """
+    from ..stages.split import split
+
+    return split(model, out, tensor=tensor, overwrite=overwrite)
+
+
+@click.command(name="compile")
+@click.argument("models", type=FILE, nargs=-1, required=True)
+@click.option(
+    "-o", "--out", type=FOLDER, required=True, help="Folder for the compiled models and their logs."
+)
+@click.option("--compiler", help="The edgetpu_compiler to call; found on PATH unless given.")
+@click.option(
+    "--timeout", default=180, show_default=True, type=click.IntRange(1), help="Seconds the compiler may take."
+)
+@common
+@overwrite
+def compile_(models: tuple[Path, ...], out: Path, compiler: str | None, timeout: int, overwrite: bool) -> Any:
+    """Compile MODELS for the Edge TPU, together where there are several.
+
+    Example: facetpu compile base.tflite -o compiled
+    """
+    from ..stages.compile import compile_models
+
+    return compile_models(list(models), out, compiler=compiler, timeout=timeout, overwrite=overwrite)
+
+
+@click.command()
+@click.argument("base", type=FILE)
+@click.argument("head", type=FILE)
+@click.argument("out", type=FILE)
+@common
+@click.option("--bypass", is_flag=True, help="Give the outputs of BASE too, after those of HEAD.")
+@overwrite
+def join(base: Path, head: Path, out: Path, bypass: bool, overwrite: bool) -> Any:
+    """Join BASE and HEAD into the one model OUT.
+
+    Example: facetpu join base_edgetpu.tflite head.tflite model_edgetpu.tflite
+    """
+    from ..stages.join import join
+
+    return join(base, head, out, bypass=bypass, overwrite=overwrite)
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@common
+def inspect(model: Path) -> Any:
+    """Show what is in MODEL, and where each op of it runs: TPU or CPU, and why.
+
+    Example: facetpu inspect model.tflite
+    """
+    from ..edgetpu.inspect import inspect
+
+    return inspect(model)

@@ -1,0 +1,88 @@
+"""The commands on photos: from a folder of them to records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..options import FOLDER, common, overwrite
+
+
+@click.command()
+@click.argument("photos", type=FOLDER)
+@click.argument("crops", type=FOLDER)
+@click.option(
+    "--size", default=112, show_default=True, type=click.IntRange(16, 1024), help="Side of a crop in pixels."
+)
+@click.option(
+    "--template",
+    default="arcface",
+    show_default=True,
+    type=click.Choice(["arcface", "box"]),
+    help="Five-point similarity transform, or the box with a margin.",
+)
+@click.option(
+    "--margin",
+    default=44,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Pixels around the box (template box).",
+)
+@click.option(
+    "--min-face",
+    default=20,
+    show_default=True,
+    type=click.IntRange(12),
+    help="Smallest face to look for, in pixels.",
+)
+@click.option(
+    "--drop-levels",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 8),
+    help="Finest pyramid levels to leave out: faster, larger faces only.",
+)
+@click.option("--all-faces", is_flag=True, help="Write every face of a photo, not the main one.")
+@click.option("--workers", type=click.IntRange(1), help="Processes; one a core unless given.")
+@common
+@overwrite
+def align(photos: Path, crops: Path, workers: int | None, overwrite: bool, **settings: Any) -> Any:
+    """Find the faces in PHOTOS and write aligned crops to CROPS.
+
+    Example: facetpu align photos crops
+    """
+    from ..stages.align import AlignConfig, align
+
+    return align(photos, crops, AlignConfig(**settings), workers=workers, overwrite=overwrite)
+
+
+@click.command()
+@click.argument("crops", type=FOLDER)
+@click.argument("records", type=FOLDER)
+@click.option(
+    "--shards",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1, 99999),
+    help="Files to spread the training photos over.",
+)
+@click.option(
+    "--validation",
+    default=0.05,
+    show_default=True,
+    type=click.FloatRange(0, 0.5),
+    help="Share of photos kept for validation.",
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of the split and of the order.")
+@common
+@overwrite
+def pack(crops: Path, records: Path, shards: int, validation: float, seed: int, overwrite: bool) -> Any:
+    """Pack the people in CROPS into TFRecords.
+
+    Example: facetpu pack crops records
+    """
+    from ..stages.pack import pack
+
+    return pack(crops, records, shards=shards, validation=validation, seed=seed, overwrite=overwrite)
