@@ -25,6 +25,7 @@ PACKAGE = Path(facetpu.__file__).parent
 
 # From the top down: a module imports only from lines below its own, or from its own room.
 FLOORS = [
+    {"__main__"},
     {"cli"},
     {"demo"},
     {"export", "doctor"},
