@@ -29,7 +29,7 @@ FLOORS = [
     {"cli"},
     {"demo"},
     {"export", "doctor"},
-    {"stages", "portraits"},
+    {"stages", "portraits", "web"},
     {"calibration", "embedders"},
     {"records"},
     {"augmentation", "board", "curves", "losses"},

@@ -1,0 +1,1 @@
+"""A model as a folder of files that recognises people in a browser, with no server behind it."""
