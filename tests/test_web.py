@@ -132,7 +132,7 @@ def test_other_packages_are_refused(tmp_path, packages):
 
 def test_without_npm_the_way_out_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(FacetpuError, match="npm, which downloads .* is not installed; .* --litert-js"):
+    with pytest.raises(FacetpuError, match=r"npm, which downloads .* is not installed; .* --litert-js"):
         write_bundle(write_export(tmp_path / "export"), tmp_path / "site")
 
 
