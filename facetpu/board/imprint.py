@@ -179,6 +179,9 @@ def _checked_head(model: Record) -> Head:
             "Unsupported model architecture. L2Norm operator must be followed with the last Conv2d operator."
         )
     head = Head(graph.operators[l2_norms[0]], *graph.operators[-4:])
+    for op, least in zip(head, (1, 2, 2, 1, 1)):
+        if len(op.inputs) < least or NO_TENSOR in op.inputs[:least] or len(op.outputs) != 1:
+            raise UnfitModel("An op of the last layer lacks a tensor: the model is damaged; get it again")
     _check_tensors(graph, head)
     _check_constants(model, head)
     return head
@@ -222,8 +225,13 @@ def _check_constants(model: Record, head: Head) -> None:
         ):
             raise _unfit(tensor, f"is {type_name(tensor)} and must be uint8 with one scale for all")
     for tensor in (kernel, bias, factor):
-        if model.buffers[tensor.buffer].data is None:
+        data = model.buffers[tensor.buffer].data
+        if data is None or not len(data):
             raise _unfit(tensor, "is computed and must be a constant")
+    if len(head.reshape.inputs) == 2:
+        sizes = tensors[head.reshape.inputs[1]]
+        if model.buffers[sizes.buffer].data is None or len(model.buffers[sizes.buffer].data) != 8:
+            raise _unfit(sizes, "is no constant of two numbers")
 
 
 def _unfit(tensor: Record, how: str) -> UnfitModel:
@@ -275,7 +283,7 @@ def _write_classes(model: Record, head: Head, rows: np.ndarray) -> None:
         sizes[1] = count
         _set_data(model, shape, sizes.view(np.uint8))
     options = head.reshape.builtin_options
-    if options is not None and options.new_shape is not None and len(options.new_shape):
+    if getattr(options, "new_shape", None) is not None and len(options.new_shape):
         options.new_shape = np.append(options.new_shape[:-1], np.int32(count))
 
     _set_size(tensors[head.softmax.outputs[0]], 1, count)

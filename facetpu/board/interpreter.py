@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import runtime
 from ..errors import FacetpuError
+from ..trial import require_runnable
 
 log = logging.getLogger(__name__)
 
@@ -101,8 +102,11 @@ def open_model(model: bytes, where: Path, delegates: list[Any] | None = None, th
         threads: CPU threads; as many as there are cores, up to 4, unless given.
 
     Raises:
-        FacetpuError: the runtime refuses the model, most often since it is older than the model.
+        FacetpuError: the runtime refuses the model, most often since it is older than the model; or
+            would crash on it.
     """
+    if not delegates:
+        require_runnable(model, str(where))
     threads = threads or min(4, os.cpu_count() or 1)
     interpreter = runtime.interpreter(model, threads, delegates, name=str(where))
     try:

@@ -75,6 +75,8 @@ def _cut(model: Record, graph: Record, name: str | None, where: str) -> int:
                 f"{where}: has {len(norms) or 'no'} L2 norm{'s' * (len(norms) > 1)} to cut before; "
                 "name the tensor to cut at with --tensor"
             )
+        if not len(norms[0].inputs) or norms[0].inputs[0] == NO_TENSOR:
+            raise FacetpuError(f"{where}: its L2 norm has no input: it is damaged; get it again")
         return int(norms[0].inputs[0])
     found = [index for index, tensor in enumerate(graph.tensors) if tensor.name == name]
     if len(found) != 1:

@@ -97,6 +97,8 @@ def check_model(model: Record, where: str) -> None:
             _check(op.outputs, tensors, name + ".outputs")
             _check(() if op.intermediates is None else op.intermediates, tensors, name, NO_TENSOR)
     _check([entry.buffer for entry in model.metadata], buffers, f"{where}: metadata")
+    listed = () if model.metadata_buffer is None else model.metadata_buffer
+    _check(listed, buffers, f"{where}: metadata_buffer")
     for signature in model.signature_defs:
         name = f"{where}: signature {signature.signature_key!r}"
         _check([signature.subgraph_index], len(model.subgraphs), name)
