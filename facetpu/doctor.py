@@ -189,9 +189,10 @@ def _runtime() -> Finding:
 
 
 def _edgetpu_library() -> Finding:
-    from .board.interpreter import LIBRARIES, edgetpu_delegate
+    from .board.interpreter import edgetpu_delegate
+    from .edgetpu.library import library_name
 
-    library = LIBRARIES.get(platform.system(), LIBRARIES["Linux"])
+    library = library_name()
     try:
         ctypes.CDLL(library)
     except OSError:

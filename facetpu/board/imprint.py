@@ -195,6 +195,9 @@ def _check_tensors(graph: Record, head: Head) -> None:
         raise UnfitModel("The last Conv2d has no bias; split the model and join it with a head of facetpu's")
     if not 0 <= _zero_point(graph.tensors[head.conv.inputs[2]]) <= 255:
         raise UnfitModel("bias_zero_point is out of [0, 255] range!")
+    for op, rank in ((head.conv, 4), (head.mul, 1), (head.reshape, 1)):
+        if len(tensor_shape(graph.tensors[op.outputs[0]])) < rank:
+            raise _unfit(graph.tensors[op.outputs[0]], "has no shape that fits")
     logits = tensor_shape(graph.tensors[head.softmax.outputs[0]])
     if len(logits) != 2 or logits[0] != 1:
         raise UnfitModel("Logit output tensor should be [1, x]")
@@ -213,7 +216,7 @@ def _check_constants(model: Record, head: Head) -> None:
     kernel, bias, factor = (
         tensors[op.inputs[n]] for op, n in ((head.conv, 1), (head.conv, 2), (head.mul, 1))
     )
-    if tensor_shape(kernel)[1:] != (1, 1, dim):
+    if tensor_shape(kernel)[1:] != (1, 1, dim) or not dim or not tensor_shape(bias):
         raise _unfit(kernel, f"has shape {list(tensor_shape(kernel))} and must have [people, 1, 1, {dim}]")
     for tensor in (kernel, factor):
         params = tensor.quantization
@@ -228,6 +231,8 @@ def _check_constants(model: Record, head: Head) -> None:
         data = model.buffers[tensor.buffer].data
         if data is None or not len(data):
             raise _unfit(tensor, "is computed and must be a constant")
+    if len(model.buffers[kernel.buffer].data) != tensor_shape(kernel)[0] * dim:
+        raise _unfit(kernel, "has another number of bytes than its shape")
     if len(head.reshape.inputs) == 2:
         sizes = tensors[head.reshape.inputs[1]]
         if model.buffers[sizes.buffer].data is None or len(model.buffers[sizes.buffer].data) != 8:

@@ -108,12 +108,14 @@ def join(base: Path, head: Path, out: Path, bypass: bool, overwrite: bool) -> An
 
 @click.command()
 @click.argument("model", type=FILE)
+@click.option("--html", type=FILE, help="Page to write, with every op and the graph drawn.")
 @common
-def inspect(model: Path) -> Any:
+@overwrite
+def inspect(model: Path, html: Path | None, overwrite: bool) -> Any:
     """Show what is in MODEL, and where each op of it runs: TPU or CPU, and why.
 
-    Example: facetpu inspect model.tflite
+    Example: facetpu inspect model.tflite --html model.html
     """
     from ..edgetpu.inspect import inspect
 
-    return inspect(model)
+    return inspect(model, html=html, overwrite=overwrite)
