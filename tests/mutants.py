@@ -65,7 +65,9 @@ def flipped(data: bytes, rng: random.Random) -> bytes:
     changed = bytearray(data)
     for _ in range(rng.randint(1, 8)):
         low, high = rng.choice([(0, len(data)), (0, 200), (len(data) - 3000, len(data))])
-        changed[rng.randrange(max(0, low), min(high, len(data)))] = rng.choice([0, 1, 255, rng.randrange(256)])
+        changed[rng.randrange(max(0, low), min(high, len(data)))] = rng.choice(
+            [0, 1, 255, rng.randrange(256)]
+        )
     return bytes(changed)
 
 
@@ -86,7 +88,9 @@ def edited(data: bytes, rng: random.Random) -> bytes:
         record = rng.choice([record for record in records(model) if record.fields])
         field = rng.choice(record.fields)
         try:
-            setattr(record, field.name, changed(getattr(record, field.name), field, rng, list(records(model))))
+            setattr(
+                record, field.name, changed(getattr(record, field.name), field, rng, list(records(model)))
+            )
         except (TypeError, ValueError, IndexError):
             continue
     try:

@@ -45,7 +45,18 @@ FLOORS = [
 ]
 ON_THE_BOARD = {
     *("cli", "options", "errors", "artefacts", "labels", "people", "progress", "runtime", "image"),
-    *("contact_sheet", "lettering", "page", "metrics", "mtcnn", "tflite", "edgetpu", "board", "doctor", "trial"),
+    *(
+        "contact_sheet",
+        "lettering",
+        "page",
+        "metrics",
+        "mtcnn",
+        "tflite",
+        "edgetpu",
+        "board",
+        "doctor",
+        "trial",
+    ),
 }
 
 

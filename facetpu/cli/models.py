@@ -73,7 +73,11 @@ def split(model: Path, out: Path, tensor: str | None, overwrite: bool) -> Any:
 @click.option(
     "-o", "--out", type=FOLDER, required=True, help="Folder for the compiled models and their logs."
 )
-@click.option("--compiler", help="The edgetpu_compiler to call; found on PATH unless given.")
+@click.option(
+    "--compiler",
+    help="The edgetpu_compiler to call, or docker:IMAGE or podman:IMAGE; found on PATH, or in the image "
+    "edgetpu-compiler, unless given.",
+)
 @click.option(
     "--timeout", default=180, show_default=True, type=click.IntRange(1), help="Seconds the compiler may take."
 )

@@ -75,7 +75,9 @@ def _nodes(found: Inspection, boxes: list[Box]) -> list[Node]:
         made = [found.tensors[index] for index in op.outputs]
         told = [f"op {op.index} {op.op} version {op.version} on the {op.target}", op.reason, *map(str, made)]
         name = f"{op.index} {op.op}"
-        nodes.append(Node(box, op.target.lower(), _fit(name, _NAME), _form(made), "\n".join(filter(None, told))))
+        nodes.append(
+            Node(box, op.target.lower(), _fit(name, _NAME), _form(made), "\n".join(filter(None, told)))
+        )
     return nodes + [_end(box, tensor) for box, tensor in zip(boxes[last:], found.outputs)]
 
 
