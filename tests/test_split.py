@@ -9,15 +9,20 @@ import logging
 import numpy as np
 import pytest
 import small_models
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from facetpu.cli import main
+from facetpu.edgetpu.graph import ops_of
+from facetpu.edgetpu.support import check
 from facetpu.errors import FacetpuError
-from facetpu.stages.split import Split, split
+from facetpu.stages.split import DenseSplit, Split, split, split_dense_layers
 from facetpu.tflite.build import Builder
 from facetpu.tflite.concat import join_models
 from facetpu.tflite.cut import split_model
-from facetpu.tflite.model import op_name, read_model, write_model
+from facetpu.tflite.dense import split_dense
+from facetpu.tflite.model import op_name, read_model, tensor_shape, write_model
 from facetpu.tflite.schema import new
 
 
@@ -274,3 +279,118 @@ def test_the_stage_leaves_nothing_behind_when_it_fails(tmp_path):
     with pytest.raises(FacetpuError, match=r"none\.tflite: no such file"):
         split(tmp_path / "none.tflite", tmp_path / "parts")
     assert [path.name for path in tmp_path.iterdir()] == ["photo.tflite"]
+
+
+# -- dense layers
+
+
+def dense_model(
+    dtype=np.int8, bias: bool = True, per_channel: bool = False, rows: int = 10, batch: int = 2, **options
+) -> bytes:
+    """A dense layer [batch, 7] -> [batch, rows] between two others, all of one type."""
+    random = np.random.default_rng(5)
+    real = dtype is np.float32
+    scale = dict(zip(("x", "w", "b", "y"), (None,) * 4 if real else (0.05, 0.02, 0.001, 0.3)))
+    points = 0 if real or dtype is np.int8 else 128
+    net = Builder()
+    x = net.input("x", [batch, 7], dtype, scale["x"], points)
+    low, high = (-127, 128) if dtype is np.int8 else (0, 256)
+    weights = (
+        random.normal(size=[rows, 7]).astype(np.float32) if real else random.integers(low, high, [rows, 7])
+    )
+    w = net.constant("weights", weights.astype(dtype), scale["w"], points)
+    if per_channel:
+        params = net.graph.tensors[w].quantization
+        params.scale = np.linspace(0.01, 0.03, rows, dtype=np.float32)
+        params.zero_point = np.zeros(rows, np.int64)
+    shifts = (
+        random.normal(size=rows).astype(np.float32) if real else random.integers(-500, 500, rows, np.int32)
+    )
+    b = net.constant("bias", shifts, scale["b"]) if bias else None
+    y = net.activation("y", [batch, rows], dtype, scale["y"], points)
+    version = 1 if dtype is not np.int8 else 4
+    net.op("FULLY_CONNECTED", [x, w, b], [y], new("FullyConnectedOptions", **options), version=version)
+    z = net.activation("z", [batch, rows], dtype, scale["y"], points)
+    net.op("RELU", [y], [z], version=2 if dtype is np.int8 else 1)
+    return net.finish([z])
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.float32])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("parts", [2, 3, 10])
+def test_a_dense_layer_in_parts_gives_the_same_bytes(dtype, bias, parts):
+    whole = dense_model(dtype, bias, fused_activation_function=1)
+    split_up = split_dense(whole, "y", parts)
+    assert ops(split_up) == ["FULLY_CONNECTED"] * parts + ["CONCATENATION", "RELU"]
+    sizes = [tensor_shape(op.output(0)) for op in ops_of(read_model(split_up))[:parts]]
+    assert sum(columns for _, columns in sizes) == 10
+    assert max(columns for _, columns in sizes) - min(columns for _, columns in sizes) <= 1
+    for seed in range(5):
+        random = np.random.default_rng(seed)
+        given_ = (
+            random.normal(size=[2, 7]) if dtype is np.float32 else random.integers(0, 128, [2, 7])
+        ).astype(dtype)
+        assert np.array_equal(small_models.run(split_up, given_)[0], small_models.run(whole, given_)[0])
+    names = [tensor.name for tensor in read_model(split_up).subgraphs[0].tensors]
+    assert "weights" not in names
+    assert len(names) == len(set(names))
+    assert len(split_up) < len(whole) + 1200 * parts  # the whole weights are not kept beside their parts
+
+
+def test_each_row_keeps_its_own_scale():
+    whole = dense_model(per_channel=True)
+    split_up = split_dense(whole, "y", 3)
+    scales = [op.input(1).quantization.scale.tolist() for op in ops_of(read_model(split_up))[:3]]
+    expected = np.linspace(0.01, 0.03, 10, dtype=np.float32).tolist()
+    assert scales == [expected[:4], expected[4:7], expected[7:]]
+    x = np.arange(14, dtype=np.int8).reshape(2, 7)
+    assert np.array_equal(small_models.run(split_up, x)[0], small_models.run(whole, x)[0])
+
+
+@pytest.mark.parametrize(
+    ("layer", "parts", "message"),
+    [
+        ("z", 2, r"^m: has no dense layer whose output is 'z'; it has 'y'"),
+        ("y", 11, r"^m: the dense layer 'y' has 10 rows, which make no 11 parts"),
+    ],
+)
+def test_a_dense_layer_that_cannot_be_split(layer, parts, message):
+    with pytest.raises(FacetpuError, match=message):
+        split_dense(dense_model(), layer, parts, "m")
+    with pytest.raises(FacetpuError, match=r"^m: the weights of 'y' are no plain matrix"):
+        split_dense(dense_model(weights_format=1), "y", 2, "m")
+
+
+def test_a_dense_layer_too_large_for_the_chip_is_found_split_and_then_mapped(tmp_path):
+    big, out = tmp_path / "big.tflite", tmp_path / "split"
+    net = Builder()
+    x = net.input("x", [1, 3000], np.int8, 0.05)
+    w = net.constant("weights", np.random.default_rng(0).integers(-9, 9, [3000, 3000], np.int8), 0.02)
+    y = net.activation("y", [1, 3000], np.int8, 0.3)
+    net.op("FULLY_CONNECTED", [x, w, None], [y], new("FullyConnectedOptions"), version=4)
+    big.write_bytes(net.finish([y]))
+    (report,) = check(read_model(big))
+    assert report.reason == (
+        "its weights take 8.6 MiB, and the chip keeps 7.7: split it (facetpu split --dense 2)"
+    )
+    done = CliRunner().invoke(main, ["split", "-q", str(big), str(out), "--dense", "2"])
+    assert (done.exit_code, done.stdout) == (0, f"{out / 'model.tflite'}: y in 2 parts each\n")
+    assert {op.target for op in check(read_model(out / "model.tflite"))} == {"TPU"}
+    given_ = np.random.default_rng(1).integers(-128, 128, [1, 3000], np.int8)
+    assert np.array_equal(
+        small_models.run((out / "model.tflite").read_bytes(), given_)[0],
+        small_models.run(big.read_bytes(), given_)[0],
+    )
+    assert split_dense_layers(big, out, 2) == DenseSplit(out / "model.tflite", ["y"], 2)
+
+
+def test_without_a_large_dense_layer_one_must_be_named(tmp_path):
+    small = tmp_path / "small.tflite"
+    small.write_bytes(dense_model())
+    with pytest.raises(FacetpuError) as caught:
+        split_dense_layers(small, tmp_path / "out", 2)
+    assert str(caught.value) == (
+        f"{small}: has no dense layer larger than the 7.7 MiB that the chip keeps; name one to split all the "
+        "same with --tensor: 'y'"
+    )
+    assert split_dense_layers(small, tmp_path / "out", 2, tensor="y").layers == ["y"]

@@ -56,15 +56,23 @@ def quantize(frozen: Path, out: Path, calibration: Path, samples: int, overwrite
 @click.argument("model", type=FILE)
 @click.argument("out", type=FOLDER)
 @click.option("--tensor", help="Name of the tensor to cut at; the input of the L2 norm unless given.")
+@click.option(
+    "--dense",
+    type=click.IntRange(2),
+    help="Split dense layers into so many parts instead: those too large for the chip, or the one whose "
+    "output --tensor names.",
+)
 @common
 @overwrite
-def split(model: Path, out: Path, tensor: str | None, overwrite: bool) -> Any:
-    """Split MODEL into base.tflite and head.tflite.
+def split(model: Path, out: Path, tensor: str | None, dense: int | None, overwrite: bool) -> Any:
+    """Split MODEL into base.tflite and head.tflite; or only its large dense layers.
 
     Example: facetpu split model.tflite parts
     """
-    from ..stages.split import split
+    from ..stages.split import split, split_dense_layers
 
+    if dense is not None:
+        return split_dense_layers(model, out, dense, tensor=tensor, overwrite=overwrite)
     return split(model, out, tensor=tensor, overwrite=overwrite)
 
 

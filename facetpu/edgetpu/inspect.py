@@ -18,10 +18,9 @@ from .graph import Op, ops_of
 from .imprinting import imprinting_problem
 from .inspection_page import write_inspection
 from .library import installed_runtime
+from .rules import CACHE_BYTES
 from .support import OpReport, check
 
-# What the chip keeps of a small model's parameters; large activations take from it.
-CACHE_BYTES = round(7.7 * 2**20)
 _LEFT = "left on the CPU by the compiler, or joined to the model after it"
 
 

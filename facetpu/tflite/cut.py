@@ -44,8 +44,8 @@ def split_model(model: bytes, tensor: str | None = None, where: str = "the model
     graph = only_graph(whole, where)
     cut = _cut(whole, graph, tensor, where)
     first, second = _sides(whole, graph, cut, where)
-    base = _part(whole, first, graph.inputs.tolist(), [cut])
-    head = _part(whole, second, [cut], graph.outputs.tolist())
+    base = part_of(whole, first, graph.inputs.tolist(), [cut])
+    head = part_of(whole, second, [cut], graph.outputs.tolist())
     head.metadata = [entry for entry in head.metadata if entry.name == MIN_RUNTIME]
     head.metadata_buffer = None
     _rename_duplicates(base, head)
@@ -120,8 +120,15 @@ def _sides(model: Record, graph: Record, cut: int, where: str) -> tuple[list[Rec
     return before, after
 
 
-def _part(model: Record, operators: list[Record], inputs: list[int], outputs: list[int]) -> Record:
-    """A model of some of the ops, its tensors numbered anew in their old order."""
+def part_of(model: Record, operators: list[Record], inputs: list[int], outputs: list[int]) -> Record:
+    """A model of some of the ops and of the tensors they use, numbered anew in their old order.
+
+    Args:
+        model: the whole, of one graph; it stays as it is.
+        operators: of its graph.
+        inputs: numbers of tensors of the whole.
+        outputs: numbers of tensors of the whole.
+    """
     graph = model.subgraphs[0]
     used = set(inputs) | set(outputs)
     for op in operators:
