@@ -22,7 +22,7 @@ from facetpu.tflite.build import Builder
 from facetpu.tflite.concat import join_models
 from facetpu.tflite.cut import split_model
 from facetpu.tflite.dense import split_dense
-from facetpu.tflite.model import op_name, read_model, tensor_shape, write_model
+from facetpu.tflite.model import op_name, read_model, tensor_shape, type_name, write_model
 from facetpu.tflite.schema import new
 
 
@@ -394,3 +394,32 @@ def test_without_a_large_dense_layer_one_must_be_named(tmp_path):
         "same with --tensor: 'y'"
     )
     assert split_dense_layers(small, tmp_path / "out", 2, tensor="y").layers == ["y"]
+
+
+# -- every public model
+
+
+@pytest.mark.data
+def test_public_models_cut_at_any_tensor_and_joined_again_give_the_same_bytes(data):
+    cuts = dict.fromkeys(["prototype", "mobilenet", "deeplab", "keras_lstm", "movenet", "split_concat"], 0)
+    for path in sorted((data / "coral").glob("*/*.tflite")):
+        whole = path.read_bytes()
+        model = read_model(whole)
+        if "edgetpu-custom-op" in ops(whole) or path.name == "model_invoking_error.tflite":
+            continue  # neither runs here
+        ends = [model.subgraphs[0].tensors[index] for index in model.subgraphs[0].inputs]
+        random = np.random.default_rng(0)
+        given_ = [random.integers(0, 256, tensor_shape(end)).astype(type_name(end)) for end in ends]
+        expected = small_models.run(whole, *given_)
+        made = [model.subgraphs[0].tensors[op.outputs[0]].name for op in model.subgraphs[0].operators]
+        for name in made[:: max(1, len(made) // 8)]:
+            try:
+                parts = split_model(whole, name)
+            except FacetpuError as error:
+                assert "too would have to cross" in str(error) or "nothing is computed" in str(error)  # noqa: PT017
+                continue
+            joined = small_models.run(join_models(*parts), *given_)
+            assert all(map(np.array_equal, joined, expected)), (path.name, name)
+            assert len(joined) == len(expected)
+            cuts.update({key: count + 1 for key, count in cuts.items() if path.name.startswith(key)})
+    assert min(cuts.values()) > 0, cuts
