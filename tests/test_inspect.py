@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from networks import Network, base_network
 
 from facetpu.cli import main
+from facetpu.edgetpu import library
 from facetpu.edgetpu.compiled import read_packages
 from facetpu.edgetpu.executable import SCHEMA
 from facetpu.edgetpu.graph import ops_of
 from facetpu.edgetpu.imprinting import imprinting_problem
-from facetpu.edgetpu import library
 from facetpu.edgetpu.inspect import OpInspection, inspect
 from facetpu.edgetpu.layout import GAP_X, HEIGHT, WIDTH, layout
 from facetpu.errors import FacetpuError

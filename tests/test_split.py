@@ -290,7 +290,7 @@ def dense_model(
     """A dense layer [batch, 7] -> [batch, rows] between two others, all of one type."""
     random = np.random.default_rng(5)
     real = dtype is np.float32
-    scale = dict(zip(("x", "w", "b", "y"), (None,) * 4 if real else (0.05, 0.02, 0.001, 0.3)))
+    scale = dict(zip(("x", "w", "b", "y"), (None,) * 4 if real else (0.05, 0.02, 0.001, 0.3), strict=True))
     points = 0 if real or dtype is np.int8 else 128
     net = Builder()
     x = net.input("x", [batch, 7], dtype, scale["x"], points)

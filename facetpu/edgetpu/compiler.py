@@ -1,7 +1,8 @@
 """Coral's ``edgetpu_compiler``: finding it, running it, and understanding what it says.
 
-It is a closed binary for x86-64 Debian; elsewhere a container image has it. Its exit code is no measure of success: it "compiles
-successfully" with nothing on the Edge TPU, so callers must look at the counts and at the files.
+It is a closed binary for x86-64 Debian; elsewhere a container image has it. Its exit code is no measure
+of success: it "compiles successfully" with nothing on the Edge TPU, so callers must look at the counts
+and at the files.
 """
 
 from __future__ import annotations

@@ -69,12 +69,12 @@ class Inspection(NamedTuple):
     """What a model holds.
 
     ``inputs`` and ``outputs`` are its ends, ``tensors`` all of its main graph; ``input_numbers`` and
-    ``output_numbers`` say which of these the ends are. ``parameters`` (``cached_bytes`` kept on the chip, ``streamed_bytes`` sent at every inference),
-    ``min_runtime_version`` and ``programs`` are of a compiled model, ``installed_runtime`` of this machine
-    (None where there is none); ``estimate`` (``parameter_bytes``
-    of the ops that would run on the TPU, against ``cache_bytes``) is of one that is not. ``imprinting``
-    says whether Coral's engine takes it: ``accepted`` and ``problem``. ``html`` is the page, where one was
-    asked for.
+    ``output_numbers`` say which of these the ends are. ``parameters`` (``cached_bytes`` kept on the chip,
+    ``streamed_bytes`` sent at every inference), ``min_runtime_version`` and ``programs`` are of a compiled
+    model, ``installed_runtime`` of this machine (None where there is none); ``estimate``
+    (``parameter_bytes`` of the ops that would run on the TPU, against ``cache_bytes``) is of a model that is
+    not compiled. ``imprinting`` says whether Coral's engine takes it: ``accepted`` and ``problem``. ``html``
+    is the page, where one was asked for.
     """
 
     model: Path

@@ -15,8 +15,8 @@ from typing import Any, Iterator, Sequence
 
 import numpy as np
 
-from ..image import Face, resize_area
 from ..errors import FacetpuError
+from ..image import Face, resize_area
 from ..runtime import interpreter, refused
 from ..trial import require_runnable
 from .boxes import CELL, STRIDE, cell_boxes, cut, regress, squares, suppress
