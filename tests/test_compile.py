@@ -378,7 +378,8 @@ def test_without_a_compiler_the_message_says_where_to_get_it_and_how_to_do_witho
         "(scripts/install_edgetpu_compiler.sh) on an x86-64 Debian or Ubuntu, or in a container of "
         "one elsewhere "
         "(this machine is aarch64): docker build --platform linux/amd64 -t edgetpu-compiler -f "
-        "scripts/edgetpu_compiler.Dockerfile scripts; by hand there: copy 'my base.tflite', run edgetpu_compiler -t 180 -o . "
+        "scripts/edgetpu_compiler.Dockerfile scripts; by hand there: copy 'my base.tflite', run "
+        "edgetpu_compiler -t 180 -o . "
         "'my base.tflite', bring back 'my base_edgetpu.tflite'"
     )
 

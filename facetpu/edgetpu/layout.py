@@ -60,10 +60,10 @@ def layout(parents: Sequence[Sequence[int]]) -> Layout | None:
     if sum(max(1, last - first) for first, last in zip(layers, lasts)) > MOST_PLACES:
         return None
     nodes = [_Place(layer, WIDTH) for layer in layers]
-    ways = [_way(node, last) for node, last in zip(nodes, lasts)]
-    for node, before in zip(nodes, parents):
+    ways = [_way(place, last) for place, last in zip(nodes, lasts)]
+    for place, before in zip(nodes, parents):
         for parent in dict.fromkeys(before):
-            _connect(ways[parent][node.layer - 1 - nodes[parent].layer], node)
+            _connect(ways[parent][place.layer - 1 - nodes[parent].layer], place)
     rows: list[list[_Place]] = [[] for _ in range(1 + max(layers, default=-1))]
     for way in ways:
         for place in way:

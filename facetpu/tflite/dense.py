@@ -74,7 +74,7 @@ def _constants(model: Record, graph: Record, op: Record, where: str) -> tuple[np
     weights, bias = ([*inputs, None][place] for place in (1, 2))
     rows = None if weights is None else tensor_data(model, weights)
     shifts = None if bias is None else tensor_data(model, bias)
-    if rows is None or rows.ndim != 2 or getattr(op.builtin_options, "weights_format", 0):
+    if rows is None or rows.ndim != 2 or getattr(op.builtin_options, "weights_format", False):
         raise FacetpuError(f"{where}: the weights of {name!r} are no plain matrix; convert the model anew")
     if len(op.outputs) != 1 or tensor_shape(graph.tensors[op.outputs[0]])[-1:] != (len(rows),):
         raise FacetpuError(f"{where}: the output of {name!r} does not fit its weights; the model is damaged")
