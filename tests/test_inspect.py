@@ -56,9 +56,8 @@ def test_the_whole_text_of_an_uncompiled_model(tmp_path: Path) -> None:
         "      2-3  CPU  2 x CONV_2D: comes after op 1 HARD_SWISH on the CPU, and the compiler maps "
         "one subgraph "
         "only: mend that op, or compile the rest as a model of its own\n"
-        "memory   0.00 MiB of parameters and a little more once compiled; the chip keeps about 7.70 "
-        "MiB, which "
-        "fits\n"
+        "memory   0.00 MiB of parameters before the compiler pads them; the chip keeps about 7.70 MiB, which "
+        "holds them\n"
         f"imprint  Coral's engine refuses it: {NO_NORM}"
     )
 
