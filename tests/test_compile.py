@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from networks import Network, base_network
 
 from facetpu.cli import main
+from facetpu.doctor import Finding, doctor
 from facetpu.edgetpu import compiler as compiling
 from facetpu.edgetpu.compiler import (
     Compiler,
@@ -284,6 +285,9 @@ def test_a_container_compiles_where_this_machine_cannot(tmp_path: Path, engine: 
 def test_the_built_image_is_found_without_being_named(tmp_path: Path, engine: Engine) -> None:
     record = engine("docker")
     assert str(find_compiler()) == "docker:edgetpu-compiler"
+    assert doctor(tmp_path, tmp_path).compiler == Finding(
+        "edgetpu_compiler", "ok", "Edge TPU Compiler version 16.0.384591198 at docker:edgetpu-compiler"
+    )
     models = [write_base(tmp_path, "one.tflite"), write_base(tmp_path, "two.tflite", channels=16)]
     result = compile_models(models, tmp_path / "out")
     assert [model.model.name for model in result.models] == ["one_edgetpu.tflite", "two_edgetpu.tflite"]

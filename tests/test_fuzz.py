@@ -7,16 +7,19 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import small_models
 
 from facetpu import trial
+from facetpu.board.imprint import ImprintingEngine
 from facetpu.errors import FacetpuError
 from facetpu.tflite.build import Builder
+from facetpu.tflite.flatbuffer import encode
 from facetpu.tflite.model import read_model, write_model
-from facetpu.tflite.schema import new
+from facetpu.tflite.schema import IDENTIFIER, SCHEMA, new
 from facetpu.trial import require_runnable
 
 MUTANTS = Path(__file__).with_name("mutants.py")
@@ -52,6 +55,52 @@ def test_some_hundred_mutants(tmp_path: Path) -> None:
 def test_five_thousand_mutants(tmp_path: Path, first: int) -> None:
     found = outcomes(tmp_path, first, first + 500, every=1)
     assert sum(found.values()) == 500 * len(STEPS)
+
+
+# -- what the mutants found
+
+
+def without_inputs(model: Any, op: int) -> None:
+    model.subgraphs[0].operators[op].inputs = np.empty(0, np.int32)
+
+
+def constant(model: Any, op: int, place: int) -> Any:
+    """The buffer of an op's constant input."""
+    graph = model.subgraphs[0]
+    return model.buffers[graph.tensors[graph.operators[op].inputs[place]].buffer]
+
+
+HEADS = {
+    "a list of metadata buffers that are not there": lambda model: setattr(
+        model, "metadata_buffer", np.array([99], np.int32)
+    ),
+    "an L2 norm without input": lambda model: without_inputs(model, 0),
+    "a reshape without input": lambda model: without_inputs(model, 3),
+    "a convolution's output without shape": lambda model: setattr(
+        model.subgraphs[0].tensors[model.subgraphs[0].operators[1].outputs[0]], "shape", None
+    ),
+    "an empty factor": lambda model: setattr(constant(model, 2, 1), "data", np.empty(0, np.uint8)),
+    "a kernel cut short": lambda model: setattr(constant(model, 1, 1), "data", np.zeros(17, np.uint8)),
+    "a new shape of five bytes": lambda model: setattr(constant(model, 3, 1), "data", np.zeros(5, np.uint8)),
+}
+
+
+@pytest.mark.parametrize("damage", HEADS)
+def test_a_damaged_head_is_refused_in_words(damage: str) -> None:
+    model = read_model(small_models.head())
+    HEADS[damage](model)
+    data = encode(SCHEMA, model, identifier=IDENTIFIER)
+    with pytest.raises(FacetpuError):
+        ImprintingEngine(data, keep_classes=True)
+
+
+def test_a_reshape_with_another_ops_options_is_taken_by_its_constant() -> None:
+    model = read_model(small_models.head())
+    reshape = model.subgraphs[0].operators[3]
+    reshape.builtin_options = new("Conv2DOptions")
+    engine = ImprintingEngine(write_model(model))
+    engine.train(np.ones(engine.embedding_dim, np.float32), 0)
+    assert read_model(engine.serialize_model()).subgraphs[0].tensors[-1].shape.tolist() == [1, 1]
 
 
 # -- what only a first run finds

@@ -134,6 +134,8 @@ def _find(compiler: str | None, models: list[Path], timeout: int) -> Compiler:
     try:
         return find_compiler(compiler)
     except FacetpuError as error:
+        if compiler is not None:
+            raise
         names = " ".join(shlex.quote(model.name) for model in models)
         results = " ".join(shlex.quote(f"{model.stem}_edgetpu.tflite") for model in models)
         by_hand = shlex.join(command_line([Path(model.name) for model in models], Path(), timeout))
