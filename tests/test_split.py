@@ -249,6 +249,48 @@ def test_any_cut_is_without_loss_or_refused(net, seed):
     assert sorted(ops(base) + ops(head)) == sorted(ops(whole))
 
 
+def with_scales_in_tensors(model) -> None:
+    """Give weights of the head a scale for each block, in a tensor of its own as int4 models have them."""
+    graph = model.subgraphs[0]
+    model.buffers.append(new("Buffer", data=np.arange(12, dtype=np.uint8)))
+    scales = new("Tensor", name="scales", shape=np.array([3], np.int32), buffer=len(model.buffers) - 1)
+    graph.tensors.insert(2, scales)
+    for op in graph.operators:
+        op.inputs, op.outputs = (np.where(ends >= 2, ends + 1, ends) for ends in (op.inputs, op.outputs))
+    graph.outputs = graph.outputs + 1
+    for entry in model.signature_defs[0].outputs:
+        entry.tensor_index += 1
+    shape = next(tensor for tensor in graph.tensors if tensor.name == "shape")
+    details = new("BlockwiseQuantization", scales=2, zero_points=-1, block_size=32)
+    shape.quantization = new("QuantizationParameters", details=details)
+
+
+def test_quantisation_details_are_kept_and_their_tensors_found_again():
+    model = read_model(small_models.converted())
+    with_scales_in_tensors(model)
+    weights = model.subgraphs[0].operators[1].inputs[1]
+    custom = new("CustomQuantization", custom=np.arange(5, dtype=np.uint8))
+    model.subgraphs[0].tensors[weights].quantization.details = custom
+    base, head = split_model(write_model(model))
+    assert "scales" not in [tensor.name for tensor in read_model(base).subgraphs[0].tensors]
+    for data in (head, join_models(base, head)):
+        tensors = {tensor.name: tensor for tensor in read_model(data).subgraphs[0].tensors}
+        details = tensors["shape"].quantization.details
+        assert list(tensors)[details.scales] == "scales"
+        assert (details.zero_points, details.block_size) == (-1, 32)
+    joined = {tensor.name: tensor for tensor in read_model(join_models(base, head)).subgraphs[0].tensors}
+    assert joined["weights"].quantization.details == custom
+
+
+def test_what_is_written_is_aligned_to_16():
+    base, head = split_model(small_models.converted())
+    for data in (base, head, join_models(base, head), split_dense(dense_model(), "y", 3)):
+        start = np.frombuffer(data, np.uint8).ctypes.data
+        arrays = [buffer.data for buffer in read_model(data).buffers if buffer.data is not None]
+        assert arrays
+        assert all((array.ctypes.data - start) % 16 == 0 for array in arrays if len(array))
+
+
 # -- the stage
 
 

@@ -8,9 +8,11 @@ import logging
 from ..errors import FacetpuError
 from .edit import (
     MIN_RUNTIME,
+    details_refer_to,
     drop_unused,
     is_constant,
     moved,
+    moved_tensor,
     named_ends,
     only_graph,
     placed,
@@ -134,10 +136,12 @@ def part_of(model: Record, operators: list[Record], inputs: list[int], outputs: 
     for op in operators:
         for indices in (op.inputs, op.outputs, () if op.intermediates is None else op.intermediates):
             used.update(int(index) for index in indices)
-    kept = sorted(used - {NO_TENSOR})
+    used.discard(NO_TENSOR)
+    used.update(*(details_refer_to(model, graph, graph.tensors[index]) for index in list(used)))
+    kept = sorted(used)
     place = {old: number for number, old in enumerate(kept)}
     part, piece = copy.copy(model), copy.copy(graph)
-    piece.tensors = [copy.copy(graph.tensors[index]) for index in kept]
+    piece.tensors = [moved_tensor(graph.tensors[index], place) for index in kept]
     piece.inputs, piece.outputs = placed(inputs, place), placed(outputs, place)
     piece.operators = [moved(op, place) for op in operators]
     part.subgraphs = [piece]
