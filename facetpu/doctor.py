@@ -13,6 +13,7 @@ import platform
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -189,9 +190,10 @@ def _runtime() -> Finding:
 
 
 def _edgetpu_library() -> Finding:
-    from .board.interpreter import LIBRARIES, edgetpu_delegate
+    from .board.interpreter import edgetpu_delegate
+    from .edgetpu.library import library_name
 
-    library = LIBRARIES.get(platform.system(), LIBRARIES["Linux"])
+    library = library_name()
     try:
         ctypes.CDLL(library)
     except OSError:
@@ -236,21 +238,24 @@ def _compiler() -> Finding:
     from .edgetpu.compiler import COMPILER, find_compiler
 
     try:
-        path = find_compiler()
+        found = find_compiler()
     except FacetpuError as error:
         return Finding(COMPILER, MISSING, "", str(error))
     try:
         said = subprocess.run(
-            [str(path), "--version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=30
+            [*found.command(tempfile.gettempdir(), "facetpu-doctor"), "--version"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=30,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return Finding(
-            COMPILER, WRONG, str(path), f"does not run here; it is for x86-64 Linux only ({error})"
+            COMPILER, WRONG, str(found), f"does not run here; it is for x86-64 Linux only ({error})"
         )
     version = said.stdout.decode("utf-8", errors="replace").strip().splitlines()
     if said.returncode or not version:
-        return Finding(COMPILER, WRONG, str(path), "does not run here; it is for x86-64 Linux only")
-    return Finding(COMPILER, OK, f"{version[0]} at {path}")
+        return Finding(COMPILER, WRONG, str(found), "does not run here; it is for x86-64 Linux only")
+    return Finding(COMPILER, OK, f"{version[0]} at {found}")
 
 
 def _pycoral() -> Finding:

@@ -9,6 +9,7 @@ EXTRA_OF_MODULE = {
     "ai_edge_litert": "board",
     "tflite_runtime": "board",
     "cv2": "board",
+    "jinja2": "train",
     "joblib": "train",
     "lz4": "train",
     "matplotlib": "train",

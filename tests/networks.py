@@ -8,7 +8,7 @@ import numpy as np
 
 from facetpu.tflite.build import Builder
 from facetpu.tflite.model import read_model
-from facetpu.tflite.schema import new
+from facetpu.tflite.schema import Padding, new
 
 
 class Network(Builder):
@@ -28,7 +28,8 @@ class Network(Builder):
         kernel = self.constant(
             f"{name}/kernel", np.full([channels, 1, 1, depth], 129, np.uint8), scale=1 / 64, zero_point=128
         )
-        bias = self.constant(f"{name}/bias", np.zeros(channels, np.int32), scale=1 / 8192)
+        scale = float(self.graph.tensors[source].quantization.scale[0]) / 64
+        bias = self.constant(f"{name}/bias", np.zeros(channels, np.int32), scale)
         out = self.flow(name, [batch, height, width, channels])
         table = new("Conv2DOptions", **{"stride_w": 1, "stride_h": 1, **options})
         self.op("CONV_2D", [source, kernel, bias], [out], table, version)
@@ -59,5 +60,8 @@ def base_network(channels: int = 8) -> bytes:
     net = Network()
     image = net.image([1, 8, 8, 3])
     hidden = net.convolution("conv", image, channels)
-    pooled = net.step("AVERAGE_POOL_2D", [hidden], [1, 1, 1, channels], new("Pool2DOptions", filter_width=8))
+    window = new(
+        "Pool2DOptions", filter_width=8, filter_height=8, stride_w=1, stride_h=1, padding=Padding.VALID
+    )
+    pooled = net.step("AVERAGE_POOL_2D", [hidden], [1, 1, 1, channels], window)
     return net.finish([net.convolution("embedding", pooled, 4)])

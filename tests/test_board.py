@@ -27,6 +27,7 @@ from facetpu.board.identify import Identifier, identify, verify, watch
 from facetpu.board.imprint import ImprintingEngine, UnfitModel
 from facetpu.board.people import list_people, remove_person, rename_person
 from facetpu.cli import main
+from facetpu.edgetpu import library
 from facetpu.errors import FacetpuError
 from facetpu.image import align_face, read_image
 from facetpu.portraits import write_people
@@ -202,11 +203,11 @@ def test_a_library_that_finds_no_device_is_told_from_a_missing_one(
         void tflite_plugin_destroy_delegate(void* delegate) {}
     """)
     subprocess.run([compiler, "-shared", "-fPIC", "-o", tmp_path / "none.so", source], check=True)
-    system = board_interpreter.platform.system()
-    monkeypatch.setitem(board_interpreter.LIBRARIES, system, str(tmp_path / "none.so"))
+    system = library.platform.system()
+    monkeypatch.setitem(library.LIBRARIES, system, str(tmp_path / "none.so"))
     with pytest.raises(board_interpreter.NoEdgeTpu, match="finds no device"):
         board_interpreter.edgetpu_delegate()
-    monkeypatch.setitem(board_interpreter.LIBRARIES, system, str(tmp_path / "missing.so"))
+    monkeypatch.setitem(library.LIBRARIES, system, str(tmp_path / "missing.so"))
     with pytest.raises(board_interpreter.NoEdgeTpu, match="is not installed; install libedgetpu1-std"):
         board_interpreter.edgetpu_delegate()
 

@@ -1,9 +1,9 @@
-"""Compiling: with a stand-in that prints what ``edgetpu_compiler`` prints, and with a real one "
-"where there is one."""
+"""Compiling: with a stand-in that prints what ``edgetpu_compiler`` prints, and a real one where it is."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -16,8 +16,17 @@ from click.testing import CliRunner
 from networks import Network, base_network
 
 from facetpu.cli import main
+from facetpu.doctor import Finding, doctor
 from facetpu.edgetpu import compiler as compiling
-from facetpu.edgetpu.compiler import OpCount, Summary, parse_log, parse_summaries
+from facetpu.edgetpu.compiler import (
+    Compiler,
+    OpCount,
+    Summary,
+    find_compiler,
+    parse_log,
+    parse_summaries,
+    run_compiler,
+)
 from facetpu.edgetpu.support import OpReport
 from facetpu.errors import FacetpuError
 from facetpu.stages.compile import compile_models
@@ -27,6 +36,7 @@ LOOK = "run facetpu inspect on it to see which op is at fault"
 SMALLER = "use a smaller input (--size of align), or a network with fewer channels in its first layers"
 
 StandIn = Callable[[str], str]
+Engine = Callable[..., Path]
 
 
 @pytest.fixture
@@ -46,14 +56,14 @@ def standin(tmp_path: Path) -> StandIn:
 
 
 @pytest.fixture(params=["stand-in", pytest.param("real", marks=pytest.mark.compiler)])
-def compiler(request: pytest.FixtureRequest, standin: StandIn) -> str:
-    """A compiler that works: the stand-in, and the real one where it is installed."""
+def compiler(request: pytest.FixtureRequest, standin: StandIn) -> StandIn:
+    """As ``standin``; and the real compiler, where it is installed, of which the same is expected."""
     if request.param == "stand-in":
-        return standin("0")
+        return standin
     found = shutil.which("edgetpu_compiler")
     if found is None:
         pytest.skip("edgetpu_compiler is not installed here")
-    return found
+    return lambda behaviour: found
 
 
 def write_base(folder: Path, name: str = "base.tflite", channels: int = 8) -> Path:
@@ -66,9 +76,9 @@ def listing(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_base_is_compiled_and_read_back(tmp_path: Path, compiler: str) -> None:
+def test_a_base_is_compiled_and_read_back(tmp_path: Path, compiler: StandIn) -> None:
     base = write_base(tmp_path)
-    result = compile_models([base], tmp_path / "out", compiler=compiler)
+    result = compile_models([base], tmp_path / "out", compiler=compiler("0"))
     assert listing(tmp_path / "out") == ["base_edgetpu.log", "base_edgetpu.tflite", "manifest.json"]
     (model,) = result.models
     assert (model.tpu_ops, model.cpu_ops) == (3, 0)
@@ -79,9 +89,9 @@ def test_a_base_is_compiled_and_read_back(tmp_path: Path, compiler: str) -> None
     assert str(base) not in model.log.read_text()
 
 
-def test_models_compiled_together_share_a_token(tmp_path: Path, compiler: str) -> None:
+def test_models_compiled_together_share_a_token(tmp_path: Path, compiler: StandIn) -> None:
     models = [write_base(tmp_path, "one.tflite"), write_base(tmp_path, "two.tflite", channels=16)]
-    result = compile_models(models, tmp_path / "out", compiler=compiler)
+    result = compile_models(models, tmp_path / "out", compiler=compiler("0"))
     assert [model.model.name for model in result.models] == ["one_edgetpu.tflite", "two_edgetpu.tflite"]
     assert len({model.parameter_caching_token for model in result.models}) == 1
     assert "Input: one.tflite" in result.models[0].log.read_text()
@@ -90,21 +100,21 @@ def test_models_compiled_together_share_a_token(tmp_path: Path, compiler: str) -
 @pytest.mark.parametrize(
     "name", ['it\'s a "base" $HOME.tflite', "基础 é.tflite", "two\nlines.tflite", "-o.tflite"]
 )
-def test_any_file_name_will_do(tmp_path: Path, standin: StandIn, name: str) -> None:
+def test_any_file_name_will_do(tmp_path: Path, compiler: StandIn, name: str) -> None:
     base = write_base(tmp_path, name)
-    (model,) = compile_models([base], tmp_path / "out", compiler=standin("0")).models
+    (model,) = compile_models([base], tmp_path / "out", compiler=compiler("0")).models
     assert model.model == tmp_path / "out" / f"{base.stem}_edgetpu.tflite"
     assert model.model.is_file()
 
 
 def test_ops_that_the_compiler_left_are_reported(
-    tmp_path: Path, standin: StandIn, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, compiler: StandIn, caplog: pytest.LogCaptureFixture
 ) -> None:
     net = Network()
     convolved = net.convolution("conv", net.image([1, 4, 4, 8]), 8)
     base = tmp_path / "base.tflite"
     base.write_bytes(net.finish([net.step("HARD_SWISH", [convolved], [1, 4, 4, 8])]))
-    (model,) = compile_models([base], tmp_path / "out", compiler=standin("1")).models
+    (model,) = compile_models([base], tmp_path / "out", compiler=compiler("1")).models
     reason = "the Edge TPU has no HARD_SWISH: train with ReLU6"
     assert model.ops == [
         OpReport(0, "CONV_2D", 1, "TPU", ""),
@@ -186,6 +196,28 @@ def test_each_known_failure_has_its_cause_and_remedy(
     assert listing(tmp_path) == before
 
 
+@pytest.mark.parametrize("behaviour", ["not-quantized", "op-version", "dynamic-batch"])
+def test_what_our_check_refuses_the_compiler_refuses_too(
+    tmp_path: Path, compiler: StandIn, behaviour: str
+) -> None:
+    net = Network()
+    image = net.image([1, 4, 4, 8] if behaviour != "dynamic-batch" else [-1, 4, 4, 8])
+    if behaviour == "not-quantized":
+        out = net.step("RELU", [net.input("real", [1, 8])], [1, 8], dtype="float32")
+    else:
+        out = net.convolution("conv", image, 8, version=6 if behaviour == "op-version" else 1)
+    model = tmp_path / "model.tflite"
+    model.write_bytes(net.finish([out]))
+    with pytest.raises(FacetpuError):
+        compile_models([model], tmp_path / "out", compiler=compiler("hang"))
+    program = Compiler(compiler("op-version" if behaviour == "op-version" else "not-quantized"))
+    with pytest.raises(FacetpuError) as caught:
+        run_compiler([model], tmp_path, program)
+    assert (
+        str(caught.value) == f"{model}: {FAILURES[behaviour if behaviour in FAILURES else 'not-quantized']}"
+    )
+
+
 def test_success_with_nothing_on_the_tpu_is_a_failure(tmp_path: Path, standin: StandIn) -> None:
     base = write_base(tmp_path)
     with pytest.raises(FacetpuError) as caught:
@@ -212,6 +244,131 @@ def test_a_compiler_that_hangs_is_killed_with_its_children(
     )
 
 
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """Puts a stand-in for ``docker`` or ``podman`` on PATH; returns the file that notes what it was asked."""
+
+    def make(name: str, behaviour: str = "0", images: str = "edgetpu-compiler,my/own:1") -> Path:
+        folder = tmp_path / "bin"
+        folder.mkdir(exist_ok=True)
+        record = tmp_path / f"{name}.jsonl"
+        script = Path(__file__).with_name("standin_docker.py")
+        (folder / name).write_text(
+            f"#!/bin/sh\nPYTHONPATH='{script.parents[1]}' exec '{sys.executable}' '{script}' "
+            f"'{record}' '{images}' {behaviour} \"$@\"\n"
+        )
+        (folder / name).chmod(0o755)
+        monkeypatch.setenv("PATH", str(folder))
+        return record
+
+    return make
+
+
+@pytest.mark.parametrize("name", ["docker", "podman"])
+def test_a_container_compiles_where_this_machine_cannot(tmp_path: Path, engine: Engine, name: str) -> None:
+    record, base = engine(name), write_base(tmp_path)
+    (model,) = compile_models([base], tmp_path / "out", compiler=f"{name}:my/own:1").models
+    assert (model.tpu_ops, model.cpu_ops) == (3, 0)
+    assert listing(tmp_path / "out") == ["base_edgetpu.log", "base_edgetpu.tflite", "manifest.json"]
+    asked, ran = (json.loads(line) for line in record.read_text().splitlines())
+    assert asked == ["image", "inspect", "--format", "{{.Id}}", "my/own:1"]
+    container, folder = ran[ran.index("--name") + 1], ran[ran.index("--volume") + 1].split(":")[0]
+    assert ran == [
+        *["run", "--rm", "--init", "--name", container, "--platform", "linux/amd64", "--network", "none"],
+        *["--volume", f"{folder}:/models:Z", "--workdir", "/models", "--entrypoint", "edgetpu_compiler"],
+        *["my/own:1", "-t", "180", "-o", "out", "facetpu-model-000.tflite"],
+    ]
+    assert container.startswith("facetpu-compile-")
+    assert not Path(folder).exists()
+
+
+def test_the_built_image_is_found_without_being_named(tmp_path: Path, engine: Engine) -> None:
+    record = engine("docker")
+    assert str(find_compiler()) == "docker:edgetpu-compiler"
+    assert doctor(tmp_path, tmp_path).compiler == Finding(
+        "edgetpu_compiler", "ok", "Edge TPU Compiler version 16.0.384591198 at docker:edgetpu-compiler"
+    )
+    models = [write_base(tmp_path, "one.tflite"), write_base(tmp_path, "two.tflite", channels=16)]
+    result = compile_models(models, tmp_path / "out")
+    assert [model.model.name for model in result.models] == ["one_edgetpu.tflite", "two_edgetpu.tflite"]
+    assert json.loads(record.read_text().splitlines()[-1])[-3:] == [
+        "out", "facetpu-model-000.tflite", "facetpu-model-001.tflite",
+    ]  # fmt: skip
+
+
+def test_the_compiler_of_this_machine_goes_before_an_image(tmp_path: Path, engine: Engine) -> None:
+    engine("docker")
+    program = tmp_path / "bin" / "edgetpu_compiler"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    assert str(find_compiler()) == str(program)
+
+
+@pytest.mark.parametrize(
+    ("given", "behaviour", "expected"),
+    [
+        ("podman:x", "0", "podman:x: podman is not installed; install it, or give another --compiler"),
+        (
+            "docker:x",
+            "0",
+            "docker:x: docker has no image x; pull it, or build it from a clone of facetpu: docker build "
+            "--platform linux/amd64 -t edgetpu-compiler -f scripts/edgetpu_compiler.Dockerfile scripts",
+        ),
+        (
+            "docker:edgetpu-compiler",
+            "no-daemon",
+            "docker:edgetpu-compiler: docker cannot be used: Cannot connect to the Docker daemon at "
+            "unix:///var/run/docker.sock. Is it running?",
+        ),
+        (
+            "docker:",
+            "no-program",
+            'docker:edgetpu-compiler: cannot run edgetpu_compiler: exec: "edgetpu_compiler": executable '
+            "file not found in $PATH.",
+        ),
+    ],
+)
+def test_a_container_that_cannot_be_had(
+    tmp_path: Path, engine: Engine, given: str, behaviour: str, expected: str
+) -> None:
+    engine("docker", behaviour)
+    base = write_base(tmp_path)
+    with pytest.raises(FacetpuError) as caught:
+        compile_models([base], tmp_path / "out", compiler=given)
+    assert str(caught.value).startswith(expected)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("behaviour", ["crash", "signal", "activations", "nothing-written"])
+def test_failures_inside_a_container_have_their_causes(
+    tmp_path: Path, engine: Engine, behaviour: str
+) -> None:
+    engine("docker", behaviour)
+    base = write_base(tmp_path)
+    with pytest.raises(FacetpuError) as caught:
+        compile_models([base], tmp_path / "out")
+    assert str(caught.value) == f"{base}: {FAILURES[behaviour]}"
+
+
+def test_a_container_that_hangs_is_stopped(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiling, "GRACE", 0.5)
+    record, base = engine("docker", "hang"), write_base(tmp_path)
+    with pytest.raises(FacetpuError, match="did not end within 1 s"):
+        compile_models([base], tmp_path / "out", timeout=1)
+    ran, killed = (json.loads(line) for line in record.read_text().splitlines()[-2:])
+    assert killed == ["kill", ran[ran.index("--name") + 1]]
+
+
+@pytest.mark.skipif(shutil.which("docker") is None, reason="docker is not installed here")
+def test_a_real_docker_is_understood(tmp_path: Path) -> None:
+    """With or without a running daemon, what it says of an image that there is not is no surprise."""
+    with pytest.raises(FacetpuError) as caught:
+        find_compiler("docker:facetpu/no-such-image")
+    assert re.search(r"docker has no image|docker cannot be used: .*daemon", str(caught.value))
+
+
 def test_without_a_compiler_the_message_says_where_to_get_it_and_how_to_do_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,7 +381,9 @@ def test_without_a_compiler_the_message_says_where_to_get_it_and_how_to_do_witho
         "no edgetpu_compiler on PATH; install the package edgetpu-compiler from Coral's apt repository "
         "(scripts/install_edgetpu_compiler.sh) on an x86-64 Debian or Ubuntu, or in a container of "
         "one elsewhere "
-        "(this machine is aarch64); by hand there: copy 'my base.tflite', run edgetpu_compiler -t 180 -o . "
+        "(this machine is aarch64): docker build --platform linux/amd64 -t edgetpu-compiler -f "
+        "scripts/edgetpu_compiler.Dockerfile scripts; by hand there: copy 'my base.tflite', run "
+        "edgetpu_compiler -t 180 -o . "
         "'my base.tflite', bring back 'my base_edgetpu.tflite'"
     )
 

@@ -36,6 +36,7 @@ FLOORS = [
     {"nets"},
     {"mtcnn", "metrics", "pairs", "edgetpu"},
     {"tflite"},
+    {"trial"},
     {"contact_sheet", "image", "page", "runtime", "config", "people", "options"},
     {"labels", "lettering", "progress", "workers"},
     {"artefacts"},
@@ -44,7 +45,18 @@ FLOORS = [
 ]
 ON_THE_BOARD = {
     *("cli", "options", "errors", "artefacts", "labels", "people", "progress", "runtime", "image"),
-    *("contact_sheet", "lettering", "page", "metrics", "mtcnn", "tflite", "edgetpu", "board", "doctor"),
+    *(
+        "contact_sheet",
+        "lettering",
+        "page",
+        "metrics",
+        "mtcnn",
+        "tflite",
+        "edgetpu",
+        "board",
+        "doctor",
+        "trial",
+    ),
 }
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +19,13 @@ from hypothesis import strategies as st
 from networks import Network, base_network
 
 from facetpu.cli import main
+from facetpu.edgetpu import library
 from facetpu.edgetpu.compiled import read_packages
 from facetpu.edgetpu.executable import SCHEMA
 from facetpu.edgetpu.graph import ops_of
 from facetpu.edgetpu.imprinting import imprinting_problem
-from facetpu.edgetpu.inspect import inspect
-from facetpu.edgetpu.support import OpReport
+from facetpu.edgetpu.inspect import OpInspection, inspect
+from facetpu.edgetpu.layout import GAP_X, HEIGHT, WIDTH, layout
 from facetpu.errors import FacetpuError
 from facetpu.tflite.head import build_head
 from facetpu.tflite.model import read_model
@@ -52,9 +56,8 @@ def test_the_whole_text_of_an_uncompiled_model(tmp_path: Path) -> None:
         "      2-3  CPU  2 x CONV_2D: comes after op 1 HARD_SWISH on the CPU, and the compiler maps "
         "one subgraph "
         "only: mend that op, or compile the rest as a model of its own\n"
-        "memory   0.00 MiB of parameters and a little more once compiled; the chip keeps about 7.70 "
-        "MiB, which "
-        "fits\n"
+        "memory   0.00 MiB of parameters before the compiler pads them; the chip keeps about 7.70 MiB, which "
+        "holds them\n"
         f"imprint  Coral's engine refuses it: {NO_NORM}"
     )
 
@@ -63,7 +66,16 @@ def test_the_document_of_an_uncompiled_model(tmp_path: Path) -> None:
     path = write(tmp_path, base_network())
     done = CliRunner().invoke(main, ["inspect", str(path), "--json"])
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout) == {
+    found = json.loads(done.stdout)
+    tensors = found.pop("tensors")
+    assert [(t["name"], t["constant"], t["shape"]) for t in tensors][:4] == [
+        ("image", False, [1, 8, 8, 3]),
+        ("conv/kernel", True, [8, 1, 1, 3]),
+        ("conv/bias", True, [8]),
+        ("conv", False, [1, 8, 8, 8]),
+    ]
+    mapped = {"version": 1, "target": "TPU", "reason": ""}
+    assert found == {
         "model": str(path),
         "size_bytes": path.stat().st_size,
         "description": "",
@@ -75,6 +87,8 @@ def test_the_document_of_an_uncompiled_model(tmp_path: Path) -> None:
                 "shape": [1, 8, 8, 3],
                 "scale": 1 / 128,
                 "zero_point": 128,
+                "scales": 1,
+                "constant": False,
                 "size_bytes": 192,
             }
         ],
@@ -85,21 +99,27 @@ def test_the_document_of_an_uncompiled_model(tmp_path: Path) -> None:
                 "shape": [1, 1, 1, 4],
                 "scale": 1 / 64,
                 "zero_point": 128,
+                "scales": 1,
+                "constant": False,
                 "size_bytes": 4,
             }
         ],
+        "input_numbers": [0],
+        "output_numbers": [7],
         "ops": [
-            {"index": 0, "op": "CONV_2D", "version": 1, "target": "TPU", "reason": ""},
-            {"index": 1, "op": "AVERAGE_POOL_2D", "version": 1, "target": "TPU", "reason": ""},
-            {"index": 2, "op": "CONV_2D", "version": 1, "target": "TPU", "reason": ""},
+            {**mapped, "index": 0, "op": "CONV_2D", "inputs": [0, 1, 2], "outputs": [3]},
+            {**mapped, "index": 1, "op": "AVERAGE_POOL_2D", "inputs": [3], "outputs": [4]},
+            {**mapped, "index": 2, "op": "CONV_2D", "inputs": [4, 5, 6], "outputs": [7]},
         ],
         "tpu_ops": 3,
         "cpu_ops": 0,
         "parameters": None,
         "min_runtime_version": None,
+        "installed_runtime": None,
         "programs": [],
         "estimate": {"parameter_bytes": 8 * 3 + 8 * 4 + 4 * 8 + 4 * 4, "cache_bytes": 8074035},
         "imprinting": {"accepted": False, "problem": NO_NORM},
+        "html": None,
     }
 
 
@@ -111,18 +131,44 @@ def test_a_compiled_model_has_its_parameters_and_runtime(tmp_path: Path) -> None
     assert found.estimate is None
     assert found.parameters == {"cached_bytes": 2**20, "streamed_bytes": 7}
     assert found.min_runtime_version == 13
+    left = "left on the CPU by the compiler, or joined to the model after it"
     assert found.ops == [
-        OpReport(0, "edgetpu-custom-op", 1, "TPU", ""),
-        OpReport(1, "CONV_2D", 1, "CPU", "left on the CPU by the compiler, or joined to the model after it"),
+        OpInspection(0, "edgetpu-custom-op", 1, "TPU", "", [0], [4]),
+        OpInspection(1, "CONV_2D", 1, "CPU", left, [4, 5, 6], [7]),
     ]
     assert [(p.type, p.scratch_bytes, p.parameter_caching_token) for p in found.programs] == [
         ("EXECUTION_ONLY", 5, "0xabc"),
         ("PARAMETER_CACHING", 0, "0xabc"),
     ]
-    assert str(found).splitlines()[-3:-1] == [
+    assert str(found).splitlines()[-5:-1] == [
         "memory   1.00 MiB of parameters cached on the chip, 0.00 MiB streamed at every inference",
-        "memory   needs Edge TPU runtime 13 or newer",
+        "memory   EXECUTION_ONLY: 5 bytes of scratch, 0 of instructions",
+        "memory   PARAMETER_CACHING: 0 bytes of scratch, 0 of instructions",
+        "runtime  needs Edge TPU runtime 13 or newer; none is installed here",
     ]
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ("BuildLabel(COMPILER=6.3.0,DATE=redacted), RuntimeVersion(14)", "14 is installed here"),
+        ("RuntimeVersion(12)", "12 is installed here: update libedgetpu"),
+        ("no number", "none is installed here"),
+    ],
+)
+def test_the_runtime_that_is_installed_is_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, expected: str
+) -> None:
+    """With a stand-in for libedgetpu that answers as ``edgetpu_c.h`` says."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    source, built = tmp_path / "standin.c", tmp_path / "standin.so"
+    source.write_text(f'const char* edgetpu_version() {{ return "{version}"; }}')
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", built, source], check=True)
+    monkeypatch.setattr(library, "library_name", lambda: str(built))
+    path = write(tmp_path, compile_model(base_network(), options=package([program(0, 1, 1)], runtime=13)))
+    assert f"runtime  needs Edge TPU runtime 13 or newer; {expected}\n" in str(inspect(path))
 
 
 def test_layers_of_a_program_are_read() -> None:
@@ -350,3 +396,98 @@ def test_a_model_compiled_in_2019_and_joined_is_read(data: Path) -> None:
 def test_every_public_model_can_be_inspected(data: Path) -> None:
     for path in sorted((data / "coral").glob("*/*.tflite")):
         assert str(inspect(path)).startswith(f"{path}: ")
+
+
+# -- the page
+
+
+def test_the_page_has_every_op_drawn_and_told(tmp_path: Path) -> None:
+    net = Network()
+    image = net.image([1, 4, 4, 8], name="<image>")
+    swish = net.step("HARD_SWISH", [net.convolution("conv", image, 8)], [1, 4, 4, 8])
+    path = write(tmp_path, net.finish([net.step("ADD", [swish, image], [1, 4, 4, 8])]), "a & b.tflite")
+    html = tmp_path / "page.html"
+    done = CliRunner().invoke(main, ["inspect", str(path), "--html", str(html)])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.endswith(f"\npage     {html}\n")
+    page = html.read_text(encoding="utf-8")
+    assert "<title>a &amp; b.tflite · facetpu</title>" in page
+    drawn = re.findall(
+        r'<g class="(\w+)".*?<text[^>]*>(.*?)</text><text[^>]*>(.*?)</text></g>', page, re.DOTALL
+    )
+    assert drawn == [
+        ("end", "&lt;image&gt;", "1×4×4×8 uint8"),
+        ("tpu", "0 CONV_2D", "1×4×4×8 uint8"),
+        ("cpu", "1 HARD_SWISH", "1×4×4×8 uint8"),
+        ("cpu", "2 ADD", "1×4×4×8 uint8"),
+        ("end", "add2", "1×4×4×8 uint8"),
+    ]
+    assert page.count("the Edge TPU has no HARD_SWISH: train with ReLU6") == 2  # in the list, and on pointing
+    assert "&lt;image&gt;: uint8 [1, 4, 4, 8], 128 bytes, scale 0.0078125, zero point 128" in page
+    assert "conv/kernel: uint8 [8, 1, 1, 8]" in page
+    assert not re.search(r"(src|href)=", page)
+
+    again = CliRunner().invoke(main, ["inspect", str(path), "--html", str(html)])
+    assert again.stderr == f"Error: {html}: exists; choose another name, or pass --overwrite to replace it\n"
+    assert CliRunner().invoke(main, ["inspect", str(path), "--html", str(html), "--overwrite"]).exit_code == 0
+
+
+def test_the_page_of_a_compiled_model_has_its_programs_and_layers(tmp_path: Path) -> None:
+    layer = SCHEMA.new("Layer", name="pixels", size_bytes=192, y_dim=8, x_dim=8, z_dim=3, data_type=8)
+    options = package([program(2, 7, 0xABC, input_layers=[layer]), program(1, 2**20, 0xABC)], runtime=13)
+    path = write(tmp_path, compile_model(base_network(), options=options))
+    inspect(path, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    for text in (
+        "1,048,576 B",
+        "PARAMETER_CACHING",
+        "<code>pixels</code>",
+        "8 × 8 × 3",
+        "<b>13</b>",
+        "0xabc",
+    ):
+        assert text in page
+
+
+def test_a_chain_with_a_skipping_line_is_drawn_straight() -> None:
+    drawing = layout([[], [0], [1], [2, 0]])
+    assert drawing is not None
+    assert [(box.x, box.y) for box in drawing.boxes] == [(0, 0), (0, 64), (0, 128), (0, 192)]
+    assert drawing.height == 4 * 64 - 24
+    assert WIDTH < drawing.width <= WIDTH + 2 * GAP_X + 12
+    assert len(drawing.lines) == 3 + 3 + 2  # the chain; down, between and up again; two layers passed
+
+
+@given(st.lists(st.lists(st.integers(0, 40), max_size=3), max_size=40))
+def test_no_two_boxes_overlap_and_lines_lead_down(graph: list[list[int]]) -> None:
+    parents = [[parent % number for parent in before if number] for number, before in enumerate(graph)]
+    drawing = layout(parents)
+    assert drawing is not None
+    assert len(drawing.boxes) == len(parents)
+    for number, box in enumerate(drawing.boxes):
+        assert 0 <= box.x <= drawing.width - WIDTH
+        assert 0 <= box.y <= drawing.height - HEIGHT
+        for other in drawing.boxes[:number]:
+            assert box.y != other.y or abs(box.x - other.x) >= WIDTH + GAP_X
+        assert all(drawing.boxes[parent].y < box.y for parent in parents[number])
+
+
+def test_a_graph_beyond_drawing_is_left_to_the_table(tmp_path: Path) -> None:
+    wide = [[] if number < 200 else [number - 1, number % 200] for number in range(400)]
+    assert layout(wide) is None
+    net = Network()
+    sources = [net.image([1, 8], name=f"image{number}") for number in range(200)]
+    last = sources[0]
+    for number in range(200):
+        last = net.step("ADD", [last, sources[number]], [1, 8])
+    inspect(write(tmp_path, net.finish([last])), tmp_path / "page.html")
+    assert "It is too large to be drawn" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.data
+def test_every_public_model_has_a_page(data: Path, tmp_path: Path) -> None:
+    for path in sorted((data / "coral" / "models").glob("*.tflite")):
+        found = inspect(path, tmp_path / "page.html", overwrite=True)
+        page = (tmp_path / "page.html").read_text(encoding="utf-8")
+        assert page.count('<g class="tpu"') == found.tpu_ops, path.name
+        assert page.count('<g class="cpu"') == found.cpu_ops, path.name

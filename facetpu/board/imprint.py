@@ -179,6 +179,9 @@ def _checked_head(model: Record) -> Head:
             "Unsupported model architecture. L2Norm operator must be followed with the last Conv2d operator."
         )
     head = Head(graph.operators[l2_norms[0]], *graph.operators[-4:])
+    for op, least in zip(head, (1, 2, 2, 1, 1)):
+        if len(op.inputs) < least or NO_TENSOR in op.inputs[:least] or len(op.outputs) != 1:
+            raise UnfitModel("An op of the last layer lacks a tensor: the model is damaged; get it again")
     _check_tensors(graph, head)
     _check_constants(model, head)
     return head
@@ -192,6 +195,9 @@ def _check_tensors(graph: Record, head: Head) -> None:
         raise UnfitModel("The last Conv2d has no bias; split the model and join it with a head of facetpu's")
     if not 0 <= _zero_point(graph.tensors[head.conv.inputs[2]]) <= 255:
         raise UnfitModel("bias_zero_point is out of [0, 255] range!")
+    for op, rank in ((head.conv, 4), (head.mul, 1), (head.reshape, 1)):
+        if len(tensor_shape(graph.tensors[op.outputs[0]])) < rank:
+            raise _unfit(graph.tensors[op.outputs[0]], "has no shape that fits")
     logits = tensor_shape(graph.tensors[head.softmax.outputs[0]])
     if len(logits) != 2 or logits[0] != 1:
         raise UnfitModel("Logit output tensor should be [1, x]")
@@ -210,7 +216,7 @@ def _check_constants(model: Record, head: Head) -> None:
     kernel, bias, factor = (
         tensors[op.inputs[n]] for op, n in ((head.conv, 1), (head.conv, 2), (head.mul, 1))
     )
-    if tensor_shape(kernel)[1:] != (1, 1, dim):
+    if tensor_shape(kernel)[1:] != (1, 1, dim) or not dim or not tensor_shape(bias):
         raise _unfit(kernel, f"has shape {list(tensor_shape(kernel))} and must have [people, 1, 1, {dim}]")
     for tensor in (kernel, factor):
         params = tensor.quantization
@@ -222,8 +228,15 @@ def _check_constants(model: Record, head: Head) -> None:
         ):
             raise _unfit(tensor, f"is {type_name(tensor)} and must be uint8 with one scale for all")
     for tensor in (kernel, bias, factor):
-        if model.buffers[tensor.buffer].data is None:
+        data = model.buffers[tensor.buffer].data
+        if data is None or not len(data):
             raise _unfit(tensor, "is computed and must be a constant")
+    if len(model.buffers[kernel.buffer].data) != tensor_shape(kernel)[0] * dim:
+        raise _unfit(kernel, "has another number of bytes than its shape")
+    if len(head.reshape.inputs) == 2:
+        sizes = tensors[head.reshape.inputs[1]]
+        if model.buffers[sizes.buffer].data is None or len(model.buffers[sizes.buffer].data) != 8:
+            raise _unfit(sizes, "is no constant of two numbers")
 
 
 def _unfit(tensor: Record, how: str) -> UnfitModel:
@@ -275,7 +288,7 @@ def _write_classes(model: Record, head: Head, rows: np.ndarray) -> None:
         sizes[1] = count
         _set_data(model, shape, sizes.view(np.uint8))
     options = head.reshape.builtin_options
-    if options is not None and options.new_shape is not None and len(options.new_shape):
+    if getattr(options, "new_shape", None) is not None and len(options.new_shape):
         options.new_shape = np.append(options.new_shape[:-1], np.int32(count))
 
     _set_size(tensors[head.softmax.outputs[0]], 1, count)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-import platform
 from pathlib import Path
 from typing import Any
 
 from .. import runtime
+from ..edgetpu.library import library_name
 from ..errors import FacetpuError
+from ..trial import require_runnable
 
 log = logging.getLogger(__name__)
 
-# https://coral.ai/docs/edgetpu/inference/#set-up-the-tflite-interpreter-with-coral
-LIBRARIES = {"Linux": "libedgetpu.so.1", "Darwin": "libedgetpu.1.dylib", "Windows": "edgetpu.dll"}
 SUFFIX = "_edgetpu"
 CUSTOM_OP = b"edgetpu-custom-op"
 
@@ -31,7 +30,7 @@ def edgetpu_delegate() -> Any:
         NoEdgeTpu: its library is not installed, or finds no device.
         FacetpuError: there is no TFLite runtime.
     """
-    library = LIBRARIES.get(platform.system(), LIBRARIES["Linux"])
+    library = library_name()
     try:
         ctypes.CDLL(library)
     except OSError:
@@ -101,12 +100,16 @@ def open_model(model: bytes, where: Path, delegates: list[Any] | None = None, th
         threads: CPU threads; as many as there are cores, up to 4, unless given.
 
     Raises:
-        FacetpuError: the runtime refuses the model, most often since it is older than the model.
+        FacetpuError: the runtime refuses the model, most often since it is older than the model; or
+            would crash on it.
     """
+    if not delegates:
+        require_runnable(model, str(where))
     threads = threads or min(4, os.cpu_count() or 1)
     interpreter = runtime.interpreter(model, threads, delegates, name=str(where))
     try:
         interpreter.allocate_tensors()
+        interpreter.get_input_details(), interpreter.get_output_details()  # their names may be no text
     except (RuntimeError, ValueError) as error:
         raise runtime.refused(str(where), error) from None
     return interpreter

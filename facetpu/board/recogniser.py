@@ -16,6 +16,7 @@ import numpy as np
 from ..artefacts import write_bytes
 from ..errors import FacetpuError
 from ..labels import read_labels, write_labels
+from ..runtime import refused
 from ..tflite.cut import split_model
 from .embed import Embedder, base_model
 from .folder import GALLERY, LABELS, MODEL, MODEL_EDGETPU, ModelFolder
@@ -118,8 +119,11 @@ class L2Norm:
         Args:
             row: [D], as the base writes it.
         """
-        self._interpreter.set_tensor(self._input["index"], row.reshape(self._input["shape"]))
-        self._interpreter.invoke()
+        try:
+            self._interpreter.set_tensor(self._input["index"], row.reshape(self._input["shape"]))
+            self._interpreter.invoke()
+        except (RuntimeError, ValueError) as error:
+            raise refused(str(self.model), error) from None
         stored = self._interpreter.get_tensor(self._output["index"]).ravel()
         scale, zero_point = self._output["quantization"]
         return (stored.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)

@@ -56,15 +56,23 @@ def quantize(frozen: Path, out: Path, calibration: Path, samples: int, overwrite
 @click.argument("model", type=FILE)
 @click.argument("out", type=FOLDER)
 @click.option("--tensor", help="Name of the tensor to cut at; the input of the L2 norm unless given.")
+@click.option(
+    "--dense",
+    type=click.IntRange(2),
+    help="Split dense layers into so many parts instead: those too large for the chip, or the one whose "
+    "output --tensor names.",
+)
 @common
 @overwrite
-def split(model: Path, out: Path, tensor: str | None, overwrite: bool) -> Any:
-    """Split MODEL into base.tflite and head.tflite.
+def split(model: Path, out: Path, tensor: str | None, dense: int | None, overwrite: bool) -> Any:
+    """Split MODEL into base.tflite and head.tflite; or only its large dense layers.
 
     Example: facetpu split model.tflite parts
     """
-    from ..stages.split import split
+    from ..stages.split import split, split_dense_layers
 
+    if dense is not None:
+        return split_dense_layers(model, out, dense, tensor=tensor, overwrite=overwrite)
     return split(model, out, tensor=tensor, overwrite=overwrite)
 
 
@@ -73,7 +81,11 @@ def split(model: Path, out: Path, tensor: str | None, overwrite: bool) -> Any:
 @click.option(
     "-o", "--out", type=FOLDER, required=True, help="Folder for the compiled models and their logs."
 )
-@click.option("--compiler", help="The edgetpu_compiler to call; found on PATH unless given.")
+@click.option(
+    "--compiler",
+    help="The edgetpu_compiler to call, or docker:IMAGE or podman:IMAGE; found on PATH, or in the image "
+    "edgetpu-compiler, unless given.",
+)
 @click.option(
     "--timeout", default=180, show_default=True, type=click.IntRange(1), help="Seconds the compiler may take."
 )
@@ -108,12 +120,14 @@ def join(base: Path, head: Path, out: Path, bypass: bool, overwrite: bool) -> An
 
 @click.command()
 @click.argument("model", type=FILE)
+@click.option("--html", type=FILE, help="Page to write, with every op and the graph drawn.")
 @common
-def inspect(model: Path) -> Any:
+@overwrite
+def inspect(model: Path, html: Path | None, overwrite: bool) -> Any:
     """Show what is in MODEL, and where each op of it runs: TPU or CPU, and why.
 
-    Example: facetpu inspect model.tflite
+    Example: facetpu inspect model.tflite --html model.html
     """
     from ..edgetpu.inspect import inspect
 
-    return inspect(model)
+    return inspect(model, html=html, overwrite=overwrite)

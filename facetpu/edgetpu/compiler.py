@@ -1,7 +1,8 @@
 """Coral's ``edgetpu_compiler``: finding it, running it, and understanding what it says.
 
-It is a closed binary for x86-64 Debian. Its exit code is no measure of success: it "compiles
-successfully" with nothing on the Edge TPU, so callers must look at the counts and at the files.
+It is a closed binary for x86-64 Debian; elsewhere a container image has it. Its exit code is no measure
+of success: it "compiles successfully" with nothing on the Edge TPU, so callers must look at the counts
+and at the files.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import uuid
 from pathlib import Path
 from typing import NamedTuple, Sequence
 
 from ..errors import FacetpuError
+from .container import BUILD, Container, built_container, find_container
 from .failures import explain
 
 log = logging.getLogger(__name__)
@@ -28,6 +31,7 @@ COMPILER = "edgetpu_compiler"
 TIMEOUT = 180  # seconds; the compiler's own default
 GRACE = 30.0  # seconds past the compiler's own timer before it is killed
 MAPPED = "Mapped to Edge TPU"
+_ENGINE_FAILED, _NOT_EXECUTABLE, _NOT_FOUND = 125, 126, 127  # exit codes of docker and podman themselves
 _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
@@ -62,15 +66,42 @@ class Compilation(NamedTuple):
     rows: list[OpCount]
 
 
-def find_compiler(given: str | None = None) -> Path:
-    """The compiler to call: the one given, a path or a name, else the one on PATH.
+class Compiler(NamedTuple):
+    """A way to the compiler: a program of this machine, or of a container image."""
+
+    program: str
+    container: Container | None = None
+
+    def __str__(self) -> str:
+        return str(self.container or self.program)
+
+    def command(self, folder: str, name: str) -> list[str]:
+        """What to write before its arguments.
+
+        Args:
+            folder: where its files are; all that a container sees.
+            name: for the container.
+        """
+        return self.container.command(self.program, folder, name) if self.container else [self.program]
+
+
+def find_compiler(given: str | None = None) -> Compiler:
+    """The compiler to call: the one given, else the one on PATH, else that of a container image.
+
+    Args:
+        given: a path, a name on PATH, or ``docker:IMAGE`` or ``podman:IMAGE``.
 
     Raises:
         FacetpuError: there is none, or it may not be executed.
     """
-    found = shutil.which(given or COMPILER)
+    container = None if given is None else find_container(given)
+    found = None if container else shutil.which(given or COMPILER)
     if found:
-        return Path(found).resolve()
+        return Compiler(str(Path(found).resolve()))
+    if given is None:
+        container = built_container()
+    if container:
+        return Compiler(COMPILER, container)
     if given is None:
         raise FacetpuError(f"no {COMPILER} on PATH; {how_to_get_it()}")
     if os.path.isfile(given):
@@ -86,7 +117,7 @@ def how_to_get_it() -> str:
         place += f" (this machine is {machine})"
     return (
         "install the package edgetpu-compiler from Coral's apt repository "
-        f"(scripts/install_edgetpu_compiler.sh) {place}"
+        f"(scripts/install_edgetpu_compiler.sh) {place}: {BUILD}"
     )
 
 
@@ -98,7 +129,7 @@ def command_line(
 
 
 def run_compiler(
-    models: Sequence[Path], folder: Path, compiler: Path, timeout: int = TIMEOUT
+    models: Sequence[Path], folder: Path, compiler: Compiler, timeout: int = TIMEOUT
 ) -> list[Compilation]:
     """Compile ``models`` into ``folder``, together where there are several.
 
@@ -108,23 +139,29 @@ def run_compiler(
     Args:
         models: the .tflite files; no two with one stem.
         folder: an existing folder for ``STEM_edgetpu.tflite`` and ``STEM_edgetpu.log``.
-        compiler: the program, as ``find_compiler`` gives it.
+        compiler: as ``find_compiler`` gives it.
         timeout: seconds it may take.
 
     Raises:
         FacetpuError: it failed, hung or wrote nothing; the message has the cause and the remedy.
     """
     where = ", ".join(map(str, models))
-    with tempfile.TemporaryDirectory(prefix="facetpu-compile-") as work:
+    with tempfile.TemporaryDirectory(prefix="facetpu-compile-") as private:
+        # Whoever the compiler runs as in a container may write here; nobody else gets as far.
+        work, out = Path(private, "models"), Path(private, "models", "out")
+        for place in (work, out):
+            place.mkdir()
+            place.chmod(0o777)
         plain = {f"facetpu-model-{index:03d}": model for index, model in enumerate(models)}
         for name, model in plain.items():
-            shutil.copyfile(str(model), os.path.join(work, name + ".tflite"))
-        out = Path(work, "out")
-        out.mkdir()
-        inputs = [Path(name + ".tflite") for name in plain]
-        code, output = _execute(command_line(inputs, out, timeout, str(compiler)), work, timeout + GRACE)
+            shutil.copyfile(str(model), str(work / f"{name}.tflite"))
+        arguments = command_line([Path(name + ".tflite") for name in plain], Path("out"), timeout)[1:]
+        code, output = _execute(compiler, arguments, str(work), timeout + GRACE)
         for line in output.splitlines():
-            log.debug("%s: %s", compiler.name, line)
+            log.debug("%s: %s", COMPILER, line)
+        if compiler.container and code in (_ENGINE_FAILED, _NOT_EXECUTABLE, _NOT_FOUND):
+            said = " ".join(output.split()) or f"it ends with code {code}"
+            raise FacetpuError(f"{compiler}: cannot run {COMPILER}: {said}")
         if code != 0:
             raise FacetpuError(f"{where}: {explain(output, code, timeout)}")
         summaries = {Path(summary.input).stem: summary for summary in parse_summaries(output)}
@@ -189,8 +226,10 @@ def _collect(
     return Compilation(model_path, log_path, parse_version(output), summary, parse_log(text or output))
 
 
-def _execute(command: list[str], folder: str, timeout: float) -> tuple[int | None, str]:
-    """Run ``command`` to its end or kill it with all it started; its exit code (None: killed) and text."""
+def _execute(compiler: Compiler, arguments: list[str], folder: str, timeout: float) -> tuple[int | None, str]:
+    """Run it to its end or kill it with all it started; its exit code (None: killed) and text."""
+    name = f"facetpu-compile-{uuid.uuid4().hex[:12]}"
+    command = compiler.command(folder, name) + arguments
     try:
         process = subprocess.Popen(
             command,
@@ -207,17 +246,19 @@ def _execute(command: list[str], folder: str, timeout: float) -> tuple[int | Non
         output, _ = process.communicate(timeout=timeout)
         code = process.returncode
     except subprocess.TimeoutExpired:
-        _kill_group(process)
+        _kill(process, compiler, name)
         output, _ = process.communicate()
     except BaseException:
-        _kill_group(process)
+        _kill(process, compiler, name)
         process.communicate()
         raise
     return code, output.decode("utf-8", errors="replace")
 
 
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: subprocess.Popen[bytes], compiler: Compiler, name: str) -> None:
     """Kill the compiler and its children: a child left alive would hold the pipe open for ever."""
+    if compiler.container:
+        compiler.container.stop(name)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 

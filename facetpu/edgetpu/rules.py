@@ -66,6 +66,8 @@ _PARAMETERS = {
     "TRANSPOSE_CONV": (0, 1),
     "UNIDIRECTIONAL_SEQUENCE_LSTM": tuple(range(1, 18)),
 }
+# What the chip keeps of a small model's parameters; large activations take from it.
+CACHE_BYTES = round(7.7 * 2**20)
 _EIGHT_BITS = (TensorType.INT8, TensorType.UINT8)
 _SOFTMAX_LIMIT = 16000  # elements, from Coral's table
 # Where the compiler stops to map a resize is not documented ("depending on size"). Seen in public models:
@@ -161,6 +163,12 @@ def _fully_connected(op: Op) -> str | None:
         )
     if op.option("weights_format"):
         return "its weights are shuffled: convert with the default weight format"
+    size = int(np.prod(tensor_shape(weights), dtype=np.int64))
+    if size > CACHE_BYTES:
+        return (
+            f"its weights take {size / 2**20:.1f} MiB, and the chip keeps {CACHE_BYTES / 2**20:.1f}: "
+            f"split it (facetpu split --dense {-(-size // CACHE_BYTES)})"
+        )
     return _one_dimensional(output)
 
 

@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..errors import FacetpuError
+
 STRIDE, CELL = 2, 12  # pixels between two cells of P-Net, and pixels that a cell sees
 
+_REACH = 4  # times the photo's longer side; the widest box that can be proposed reaches 3
 _PAIRS = 1 << 20  # overlaps computed at once: 8 MB each array
 
 
@@ -78,7 +81,15 @@ def cut(image: np.ndarray, box: np.ndarray) -> np.ndarray:
     Args:
         image: [H, W, 3].
         box: four whole numbers, with x1 <= x2 and y1 <= y2.
+
+    Raises:
+        FacetpuError: it reaches further beyond the image than the networks, undamaged, place any.
     """
+    if not np.abs(box).max() <= _REACH * max(image.shape[:2]):
+        raise FacetpuError(
+            "the detector's networks place a face far outside the photo: they are damaged; "
+            "export the model again"
+        )
     x1, y1, x2, y2 = (int(side) for side in box)
     inside = image[max(y1, 1) - 1 : max(y2, 0), max(x1, 1) - 1 : max(x2, 0)]
     if inside.shape[:2] == (y2 - y1 + 1, x2 - x1 + 1):

@@ -15,8 +15,10 @@ from typing import Any, Iterator, Sequence
 
 import numpy as np
 
+from ..errors import FacetpuError
 from ..image import Face, resize_area
-from ..runtime import interpreter
+from ..runtime import interpreter, refused
+from ..trial import require_runnable
 from .boxes import CELL, STRIDE, cell_boxes, cut, regress, squares, suppress
 
 FACTOR = 0.709  # from one level of the pyramid to the next
@@ -46,9 +48,9 @@ class Detector:
         folder = Path(folder)
         self.min_face = min_face
         self.drop_levels = drop_levels
-        self._pnet = _Network(folder / "pnet.tflite")
-        self._rnet = _Network(folder / "rnet.tflite")
-        self._onet = _Network(folder / "onet.tflite")
+        self._pnet = _Network(folder / "pnet.tflite", 5)
+        self._rnet = _Network(folder / "rnet.tflite", 5)
+        self._onet = _Network(folder / "onet.tflite", 15)
 
     def detect(self, image: np.ndarray) -> list[Face]:
         """The faces in ``image``, uint8 [H, W, 3] RGB, best first; an empty list where there is none."""
@@ -130,21 +132,33 @@ def main_face(faces: Sequence[Face], image_shape: tuple[int, ...]) -> Face:
 class _Network:
     """One network; it keeps an allocated interpreter for each of the last few input sizes."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, channels: int) -> None:
         self._path = path
+        if path.is_file():
+            require_runnable(path.read_bytes(), str(path))
         model = interpreter(path)
-        model.allocate_tensors()
-        image = model.get_input_details()[0]
+        try:
+            model.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            raise refused(str(path), error) from None
+        images, outputs = model.get_input_details(), model.get_output_details()
+        forms = [(detail["dtype"], len(detail["shape"]), detail["shape"][-1:]) for detail in images + outputs]
+        if forms != [(np.float32, 4, 3), (np.float32, 4, channels)]:
+            raise FacetpuError(f"{path}: is not the detector's network; export the model again")
+        image = images[0]
         self._input: int = image["index"]
-        self._output: int = model.get_output_details()[0]["index"]
+        self._output: int = outputs[0]["index"]
         self._interpreters: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         self._interpreters[tuple(image["shape"][1:])] = model
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """The output for pixels [H, W, 3] of any type: float32 [h, w, channels]."""
-        model = self._interpreter(image.shape)
-        model.set_tensor(self._input, image[None].astype(np.float32))
-        model.invoke()
+        try:
+            model = self._interpreter(image.shape)
+            model.set_tensor(self._input, image[None].astype(np.float32))
+            model.invoke()
+        except (RuntimeError, ValueError) as error:
+            raise refused(str(self._path), error) from None
         return model.get_tensor(self._output)[0]
 
     def _interpreter(self, shape: tuple[int, ...]) -> Any:

@@ -9,7 +9,15 @@ from typing import Any, NamedTuple
 
 from ..artefacts import check_new, digest, finished, new_folder, write_manifest
 from ..edgetpu.compiled import is_compiled, ops_left, read_packages
-from ..edgetpu.compiler import MAPPED, TIMEOUT, Compilation, command_line, find_compiler, run_compiler
+from ..edgetpu.compiler import (
+    MAPPED,
+    TIMEOUT,
+    Compilation,
+    Compiler,
+    command_line,
+    find_compiler,
+    run_compiler,
+)
 from ..edgetpu.inspect import op_table, parameters_of
 from ..edgetpu.support import OpReport, check, require_readable
 from ..errors import FacetpuError
@@ -67,7 +75,8 @@ def compile_models(
     Args:
         models: uncompiled .tflite files, no two of one name.
         out: the folder to make, with ``NAME_edgetpu.tflite`` and ``NAME_edgetpu.log`` of each.
-        compiler: the ``edgetpu_compiler`` to call; found on PATH unless given.
+        compiler: the ``edgetpu_compiler`` to call, or ``docker:IMAGE`` or ``podman:IMAGE`` with it inside;
+            found on PATH or in the image ``edgetpu-compiler`` unless given.
         timeout: seconds it may take.
         overwrite: replace ``out``.
 
@@ -121,10 +130,12 @@ def _check_model(record: Any, model: Path) -> list[OpReport]:
     return ops
 
 
-def _find(compiler: str | None, models: list[Path], timeout: int) -> Path:
+def _find(compiler: str | None, models: list[Path], timeout: int) -> Compiler:
     try:
         return find_compiler(compiler)
     except FacetpuError as error:
+        if compiler is not None:
+            raise
         names = " ".join(shlex.quote(model.name) for model in models)
         results = " ".join(shlex.quote(f"{model.stem}_edgetpu.tflite") for model in models)
         by_hand = shlex.join(command_line([Path(model.name) for model in models], Path(), timeout))

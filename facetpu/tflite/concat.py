@@ -17,6 +17,7 @@ from .edit import (
     MIN_RUNTIME,
     drop_unused,
     moved,
+    moved_tensor,
     named_ends,
     only_graph,
     placed,
@@ -59,12 +60,15 @@ def join_models(
         raise FacetpuError(f"{head_name}: has no input, so nothing would connect it; give another head")
     place = _connect(graph, added, base_name, head_name)
     place.update(_shared(model, other, place, base_name, head_name))
+    first = len(graph.tensors)
     for index, tensor in enumerate(added.tensors):
         if index not in place:
             place[index] = len(graph.tensors)
             graph.tensors.append(tensor)
             if tensor.buffer:
                 tensor.buffer += len(model.buffers)
+    for index in range(first, len(graph.tensors)):
+        graph.tensors[index] = moved_tensor(graph.tensors[index], place)
     graph.operators += [_operator(model, other, operator, place) for operator in added.operators]
     base_outputs = graph.outputs.tolist()
     outputs = placed(added.outputs, place).tolist()

@@ -8,9 +8,11 @@ import logging
 from ..errors import FacetpuError
 from .edit import (
     MIN_RUNTIME,
+    details_refer_to,
     drop_unused,
     is_constant,
     moved,
+    moved_tensor,
     named_ends,
     only_graph,
     placed,
@@ -44,8 +46,8 @@ def split_model(model: bytes, tensor: str | None = None, where: str = "the model
     graph = only_graph(whole, where)
     cut = _cut(whole, graph, tensor, where)
     first, second = _sides(whole, graph, cut, where)
-    base = _part(whole, first, graph.inputs.tolist(), [cut])
-    head = _part(whole, second, [cut], graph.outputs.tolist())
+    base = part_of(whole, first, graph.inputs.tolist(), [cut])
+    head = part_of(whole, second, [cut], graph.outputs.tolist())
     head.metadata = [entry for entry in head.metadata if entry.name == MIN_RUNTIME]
     head.metadata_buffer = None
     _rename_duplicates(base, head)
@@ -75,6 +77,8 @@ def _cut(model: Record, graph: Record, name: str | None, where: str) -> int:
                 f"{where}: has {len(norms) or 'no'} L2 norm{'s' * (len(norms) > 1)} to cut before; "
                 "name the tensor to cut at with --tensor"
             )
+        if not len(norms[0].inputs) or norms[0].inputs[0] == NO_TENSOR:
+            raise FacetpuError(f"{where}: its L2 norm has no input: it is damaged; get it again")
         return int(norms[0].inputs[0])
     found = [index for index, tensor in enumerate(graph.tensors) if tensor.name == name]
     if len(found) != 1:
@@ -118,17 +122,26 @@ def _sides(model: Record, graph: Record, cut: int, where: str) -> tuple[list[Rec
     return before, after
 
 
-def _part(model: Record, operators: list[Record], inputs: list[int], outputs: list[int]) -> Record:
-    """A model of some of the ops, its tensors numbered anew in their old order."""
+def part_of(model: Record, operators: list[Record], inputs: list[int], outputs: list[int]) -> Record:
+    """A model of some of the ops and of the tensors they use, numbered anew in their old order.
+
+    Args:
+        model: the whole, of one graph; it stays as it is.
+        operators: of its graph.
+        inputs: numbers of tensors of the whole.
+        outputs: numbers of tensors of the whole.
+    """
     graph = model.subgraphs[0]
     used = set(inputs) | set(outputs)
     for op in operators:
         for indices in (op.inputs, op.outputs, () if op.intermediates is None else op.intermediates):
             used.update(int(index) for index in indices)
-    kept = sorted(used - {NO_TENSOR})
+    used.discard(NO_TENSOR)
+    used.update(*(details_refer_to(model, graph, graph.tensors[index]) for index in list(used)))
+    kept = sorted(used)
     place = {old: number for number, old in enumerate(kept)}
     part, piece = copy.copy(model), copy.copy(graph)
-    piece.tensors = [copy.copy(graph.tensors[index]) for index in kept]
+    piece.tensors = [moved_tensor(graph.tensors[index], place) for index in kept]
     piece.inputs, piece.outputs = placed(inputs, place), placed(outputs, place)
     piece.operators = [moved(op, place) for op in operators]
     part.subgraphs = [piece]

@@ -6,13 +6,13 @@ import copy
 import io
 import logging
 import zipfile
-from typing import Iterable, Mapping
+from typing import Any, Iterable, Mapping
 
 import numpy as np
 
 from ..errors import FacetpuError
 from .flatbuffer import Record
-from .model import NO_TENSOR
+from .model import DETAILS_OF_TENSORS, NO_TENSOR
 from .schema import new
 
 log = logging.getLogger(__name__)
@@ -70,6 +70,31 @@ def moved(operator: Record, place: Mapping[int, int]) -> Record:
     if operator.intermediates is not None:
         copied.intermediates = placed(operator.intermediates, place)
     return copied
+
+
+def details_refer_to(model: Record, graph: Record, tensor: Record) -> list[int]:
+    """Numbers of the constants with a tensor's scales and zero points, where each block has its own."""
+    details = _details(tensor)
+    numbers = [] if details is None else [details.scales, details.zero_points]
+    return [number for number in numbers if number >= 0 and is_constant(model, graph.tensors[number])]
+
+
+def moved_tensor(tensor: Record, place: Mapping[int, int]) -> Record:
+    """A copy of the tensor whose quantisation refers to the tensors that ``place`` gives."""
+    copied, details = copy.copy(tensor), copy.copy(_details(tensor))
+    if details is not None:
+        for name in ("scales", "zero_points"):  # 0 where the field is left out, -1 where there is none
+            number = getattr(details, name)
+            setattr(details, name, place.get(number, min(number, 0)))
+        copied.quantization = copy.copy(tensor.quantization)
+        copied.quantization.details = details
+    return copied
+
+
+def _details(tensor: Record) -> Any:
+    """A tensor's quantisation details where they refer to other tensors, else None."""
+    details = None if tensor.quantization is None else tensor.quantization.details
+    return details if type(details).__name__ in DETAILS_OF_TENSORS else None
 
 
 def drop_unused(model: Record) -> None:

@@ -18,6 +18,8 @@ from .flatbuffer import Record, decode, encode
 from .schema import IDENTIFIER, SCHEMA, BuiltinOperator, TensorType, new
 
 NO_TENSOR = -1  # an optional input that is not given
+# Forms of quantisation whose scales and zero points are tensors of their own, named by number.
+DETAILS_OF_TENSORS = ("BlockwiseQuantization", "MultiAxisQuantization")
 
 # The types whose elements NumPy has; the others are packed, of varying length, or have no values.
 _DTYPES = {
@@ -90,6 +92,7 @@ def check_model(model: Record, where: str) -> None:
         _check(graph.inputs, tensors, f"{where}: {at}.inputs")
         _check(graph.outputs, tensors, f"{where}: {at}.outputs")
         _check([t.buffer for t in graph.tensors], buffers, f"{where}: the buffers of {at}.tensors")
+        _check(_details(graph), tensors, f"{where}: the quantisation details of {at}.tensors", NO_TENSOR)
         for index, op in enumerate(graph.operators):
             name = f"{where}: {at}.operators[{index}]"
             _check([op.opcode_index], len(model.operator_codes), name)
@@ -97,6 +100,8 @@ def check_model(model: Record, where: str) -> None:
             _check(op.outputs, tensors, name + ".outputs")
             _check(() if op.intermediates is None else op.intermediates, tensors, name, NO_TENSOR)
     _check([entry.buffer for entry in model.metadata], buffers, f"{where}: metadata")
+    listed = () if model.metadata_buffer is None else model.metadata_buffer
+    _check(listed, buffers, f"{where}: metadata_buffer")
     for signature in model.signature_defs:
         name = f"{where}: signature {signature.signature_key!r}"
         _check([signature.subgraph_index], len(model.subgraphs), name)
@@ -177,6 +182,13 @@ def quantization(tensor: Record) -> Quantization | None:
     if len(params.scale) != 1 or len(zero_points) != 1:
         raise FacetpuError(f"tensor {tensor.name!r} has a scale for each channel; one for all is needed here")
     return Quantization(float(params.scale[0]), int(zero_points[0]))
+
+
+def _details(graph: Record) -> list[int]:
+    """The tensors that other tensors' quantisation refers to."""
+    all_details = [t.quantization.details for t in graph.tensors if t.quantization is not None]
+    ours = [details for details in all_details if type(details).__name__ in DETAILS_OF_TENSORS]
+    return [number for details in ours for number in (details.scales, details.zero_points)]
 
 
 def _volume(shape: Sequence[int]) -> int:
