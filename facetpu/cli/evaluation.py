@@ -1,4 +1,4 @@
-"""The command that measures a model."""
+"""The commands that measure a model."""
 
 from __future__ import annotations
 
@@ -9,21 +9,78 @@ import click
 
 from ..options import FILE, FOLDER, common, overwrite
 
+SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+
+
+def _numbers(ctx: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...]:
+    """``1,5,10`` as numbers."""
+    fields = (text or "").replace(" ", "").split(",") if text else []
+    if not all(field.isdecimal() and int(field) > 0 for field in fields):
+        raise click.BadParameter(f"{text!r} is not numbers of photos such as 5 or 1,5,10", ctx, option)
+    return tuple(int(field) for field in fields)
+
 
 @click.command()
 @click.argument("model", type=FILE)
 @click.argument("crops", type=FOLDER)
 @click.option(
-    "--pairs", type=FILE, help="Pairs file of the LFW protocol; pairs drawn from CROPS unless given."
+    "--pairs",
+    type=FILE,
+    help="Pairs of LFW, CFP (its Split/FP), CALFW, CPLFW or AgeDB; drawn from CROPS unless given.",
 )
-@click.option("--out", type=FOLDER, help="Folder for the figures and the picture of the curves.")
+@click.option("--metric", type=click.Choice(["cosine", "euclidean"]), default="cosine", show_default=True)
+@click.option("--flip", is_flag=True, help="Average each crop's embedding with its mirror image's.")
+@click.option(
+    "--identify",
+    metavar="N[,N...]",
+    callback=_numbers,
+    help="Enrol N photos a person too, and identify the rest among strangers.",
+)
+@click.option(
+    "--repeats", type=click.IntRange(1), default=10, show_default=True, help="Draws of the N photos."
+)
+@click.option(
+    "--false-accepts",
+    type=SHARE,
+    default=0.01,
+    show_default=True,
+    help="Share of strangers that identification may let through.",
+)
+@click.option(
+    "--enrolled", type=FILE, help="Names to enrol, one a line; all with photos enough unless given."
+)
+@click.option("--strangers", type=FILE, help="Names of the strangers; everybody else unless given.")
+@click.option("--groups", type=FILE, help="CSV of person or photo and groups, for error rates by group.")
+@click.option("--out", type=FOLDER, help="Folder for the report, its pictures and all scores.")
 @common
 @overwrite
-def evaluate(model: Path, crops: Path, overwrite: bool, **settings: Any) -> Any:
-    """Measure how well MODEL, a run, a frozen graph or a .tflite, tells the people in CROPS apart.
+def evaluate(
+    model: Path, crops: Path, pairs: Path | None, out: Path | None, overwrite: bool, **settings: Any
+) -> Any:
+    """Measure how well MODEL tells the people in CROPS apart, and whether it knows a stranger.
 
-    Example: facetpu evaluate model lfw_crops --pairs pairs.txt
+    MODEL is a run, a frozen graph, a .tflite, an export folder or an .npz that embed wrote; CROPS may be
+    insightface's .bin.
+
+    Example: facetpu evaluate model lfw_crops --pairs pairs.txt --identify 5 --out report
     """
-    from ..stages.evaluate import evaluate
+    from ..stages.evaluate import EvaluateConfig, evaluate
 
-    return evaluate(model, crops, overwrite=overwrite, **settings)
+    return evaluate(model, crops, pairs, out, overwrite, EvaluateConfig(**settings))
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@click.argument("crops", type=FOLDER)
+@click.argument("out", type=FILE)
+@click.option("--flip", is_flag=True, help="Average each crop's embedding with its mirror image's.")
+@common
+@overwrite
+def embed(model: Path, crops: Path, out: Path, overwrite: bool, flip: bool) -> Any:
+    """Write the embeddings of all CROPS to OUT, an .npz that stands for MODEL when measuring.
+
+    Example: facetpu embed model lfw_crops lfw.npz
+    """
+    from ..stages.embed import embed
+
+    return embed(model, crops, out, flip=flip, overwrite=overwrite)
