@@ -30,7 +30,7 @@ FLOORS = [
     {"demo"},
     {"export", "doctor"},
     {"stages", "portraits"},
-    {"calibration", "embeddings", "evaluation_page"},
+    {"calibration", "classifiers", "embeddings", "evaluation_page"},
     {"embedders", "evaluation", "curves"},
     {"fairness", "identification", "records"},
     {"augmentation", "board", "losses"},

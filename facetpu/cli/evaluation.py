@@ -84,3 +84,50 @@ def embed(model: Path, crops: Path, out: Path, overwrite: bool, flip: bool) -> A
     from ..stages.embed import embed
 
     return embed(model, crops, out, flip=flip, overwrite=overwrite)
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@click.argument("crops", type=FOLDER)
+@click.argument("test", type=FOLDER, required=False)
+@click.option(
+    "--classifier",
+    "classifiers",
+    multiple=True,
+    type=click.Choice(["imprinted", "mean", "nearest", "k-nn", "svm", "softmax"]),
+    help="One to compare, again for more; all unless given.",
+)
+@click.option(
+    "--photos", type=click.IntRange(1), default=5, show_default=True, help="Photos to learn, without TEST."
+)
+@click.option("--repeats", type=click.IntRange(1), default=10, show_default=True, help="Draws, without TEST.")
+@click.option(
+    "--false-accepts",
+    type=SHARE,
+    default=0.01,
+    show_default=True,
+    help="Share of strangers that a threshold may let through.",
+)
+@click.option("--unknown", default="unknown", show_default=True, help="The folder of strangers.")
+@click.option("--out", type=FOLDER, help="Folder for the table and for what each says of each photo.")
+@common
+@overwrite
+def classify(
+    model: Path,
+    crops: Path,
+    test: Path | None,
+    out: Path | None,
+    overwrite: bool,
+    classifiers: tuple[str, ...],
+    **settings: Any,
+) -> Any:
+    """Learn the people in CROPS with several classifiers, and compare them on TEST or on the photos left.
+
+    Example: facetpu classify model crops --photos 5
+    """
+    from ..stages.classify import ClassifyConfig, classify
+
+    config = ClassifyConfig(**settings)
+    if classifiers:
+        config = config._replace(classifiers=classifiers)
+    return classify(model, crops, test, out, overwrite, config)
