@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from small_base import pixels_as_embedding
 
 from facetpu import metrics
 from facetpu.artefacts import write_manifest
@@ -17,21 +18,8 @@ from facetpu.errors import FacetpuError
 from facetpu.evaluation import read_evaluation
 from facetpu.stages.embed import embed
 from facetpu.stages.evaluate import FAR, EvaluateConfig, evaluate
-from facetpu.tflite.build import Builder
-from facetpu.tflite.schema import new
 
 SIDE = 8
-
-
-def pixels_as_embedding(dtype: type = np.uint8) -> bytes:
-    """A base whose embedding is the crop itself: 192 numbers, quantised as (q - 128) / 128 or float."""
-    scale = (1 / 128, 128) if dtype == np.uint8 else ()
-    net = Builder()
-    crop = net.input("crop", [1, SIDE, SIDE, 3], dtype, *scale)
-    shape = net.constant("shape", np.array([1, 1, 1, SIDE * SIDE * 3], np.int32))
-    embedding = net.activation("embedding", [1, 1, 1, SIDE * SIDE * 3], dtype, *scale)
-    net.op("RESHAPE", [crop, shape], [embedding], new("ReshapeOptions", new_shape=[1, 1, 1, SIDE * SIDE * 3]))
-    return net.finish([embedding])
 
 
 def make_crops(root: Path, people: int = 24, photos: int = 3, noise: float = 70, side: int = SIDE) -> Path:
@@ -55,7 +43,7 @@ def crops(tmp_path: Path) -> Path:
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     path = tmp_path / "base.tflite"
-    path.write_bytes(pixels_as_embedding())
+    path.write_bytes(pixels_as_embedding(SIDE))
     return path
 
 
@@ -133,7 +121,7 @@ def test_a_float_base_and_a_folder_around_it_give_the_same(model, crops, pairs_f
     (folder / "base.tflite").write_bytes(model.read_bytes())
     assert evaluate(folder, crops, pairs_file) == quantised
     float_base = tmp_path / "base_float.tflite"
-    float_base.write_bytes(pixels_as_embedding(np.float32))
+    float_base.write_bytes(pixels_as_embedding(SIDE, np.float32))
     # Not the same embedding: the float base of this test does not subtract the 128.
     assert evaluate(float_base, crops, pairs_file).pairs == quantised.pairs
 

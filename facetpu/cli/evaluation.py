@@ -131,3 +131,46 @@ def classify(
     if classifiers:
         config = config._replace(classifiers=classifiers)
     return classify(model, crops, test, out, overwrite, config)
+
+
+@click.command()
+@click.argument("crops", type=FOLDER)
+@click.argument("models", type=FILE, nargs=-1, required=True)
+@click.option("--pairs", type=FILE, help="Pairs file, as for evaluate; drawn from CROPS unless given.")
+@click.option("--out", type=FOLDER, help="Folder for the table.")
+@common
+@overwrite
+def compare(crops: Path, models: tuple[Path, ...], overwrite: bool, **settings: Any) -> Any:
+    """Run the same CROPS through each of MODELS, from checkpoint to Edge TPU, and show where it loses.
+
+    An export folder stands for its float, its int8 and its compiled base.
+
+    Example: facetpu compare lfw_crops run frozen model --pairs pairs.txt
+    """
+    from ..stages.compare import compare
+
+    return compare(crops, models, overwrite=overwrite, **settings)
+
+
+@click.command()
+@click.argument("model", type=FILE)
+@click.argument("crops", type=FOLDER)
+@click.argument("out", type=FOLDER)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(-1, 1),
+    help="Cosine that joins two faces; from the model unless given.",
+)
+@click.option("--method", type=click.Choice(["whispers", "dbscan"]), default="whispers", show_default=True)
+@click.option("--check", is_flag=True, help="Hold the people found against the folders of CROPS.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the whispers' order.")
+@common
+@overwrite
+def cluster(model: Path, crops: Path, out: Path, overwrite: bool, **settings: Any) -> Any:
+    """Sort the faces in CROPS into one folder for each person, whom nobody has named, in OUT.
+
+    Example: facetpu cluster model crops sorted
+    """
+    from ..stages.cluster import cluster
+
+    return cluster(model, crops, out, overwrite=overwrite, **settings)

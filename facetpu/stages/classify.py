@@ -19,6 +19,7 @@ from ..embeddings import embed_crops
 from ..errors import FacetpuError
 from ..identification import FPIR, Spread, share
 from ..people import people_under
+from ..text_table import text_table
 
 log = logging.getLogger(__name__)
 
@@ -84,9 +85,9 @@ class Comparison(NamedTuple):
         if judged:
             titles += ["right*", "misnamed*", "strangers*"]
         head += f"; {self.repeats} draws" if self.repeats > 1 else ""
-        lines = _table([[*titles, "fit ms", "us/face"], *map(_cells, self.classifiers)])
+        table = text_table([[*titles, "fit ms", "us/face"], *map(_cells, self.classifiers)])
         note = [f"  * at a threshold for {self.false_accepts:.0%} of other strangers"] if judged else []
-        return "\n".join([head, *lines, *note])
+        return "\n".join([head, *("  " + line for line in table), *note])
 
 
 def _cells(row: Row) -> list[str]:
@@ -94,12 +95,6 @@ def _cells(row: Row) -> list[str]:
     judged = [value for value in (row.right, row.misnamed, row.accepted) if value is not None]
     shares = map(share, [row.top1, *rates, *judged])
     return [row.classifier, *shares, f"{row.fit_ms:.1f}", f"{row.face_us:.1f}"]
-
-
-def _table(rows: list[list[str]]) -> list[str]:
-    """Lines of aligned columns, the first to the left and numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  " + "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
 
 
 def classify(
