@@ -107,6 +107,21 @@ def draw_open_set(path: Path, identification: Identification) -> None:
             _mark(axes, mark, float(np.interp(np.log(mark), np.log(fpir), rate)))
 
 
+def draw_cmc(path: Path, identification: Identification) -> None:
+    """The cumulative match characteristic: how often the right person is among the best few."""
+    with _panel(path, "right person among the best") as axes:
+        for row, color in zip(identification.rates[::-1], PEOPLE, strict=False):
+            mean, std = np.array(row.ranks).T
+            label = f"{row.photos} photo{'s' * (row.photos > 1)} enrolled"
+            ranks = np.arange(1, len(mean) + 1)
+            axes.errorbar(ranks, mean, std, color=color, lw=2.2, capsize=3, marker="o", ms=6, label=label)
+        axes.set(ylim=(0, 1.025), xlabel="rank")
+        axes.set_xticks(ranks)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        axes.grid(color=GRID, lw=0.8)
+        axes.legend(frameon=False, fontsize=11, loc="lower right")
+
+
 def draw_photos(path: Path, identification: Identification) -> None:
     """Rank-1 and, with strangers, DIR by how many photos of each person are enrolled."""
     rates = identification.rates

@@ -16,6 +16,7 @@ EXTRA_OF_MODULE = {
     "mtcnn": "train",
     "pydantic": "train",
     "sklearn": "evaluate",
+    "tensorboard": "train",
     "tensorflow": "train",
     "tf_keras": "train",
     "tf_slim": "train",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .artefacts import write_text
-from .curves import PEOPLE, draw_det, draw_map, draw_open_set, draw_photos, draw_roc, draw_scores
+from .curves import PEOPLE, draw_cmc, draw_det, draw_map, draw_open_set, draw_photos, draw_roc, draw_scores
 from .evaluation import REPORT, Evaluated, as_json
 from .identification import share
 from .image import read_image
@@ -46,8 +46,11 @@ def write_evaluation_page(folder: Path, evaluated: Evaluated, root: Path, title:
     pictures = {"roc": folder / "roc.png", "det": folder / "det.png", "scores": folder / "scores.png"}
     identification = evaluation.identification
     if identification:
-        pictures["photos"] = folder / "photos.png"
-        draw_photos(pictures["photos"], identification)
+        pictures["cmc"] = folder / "cmc.png"
+        draw_cmc(pictures["cmc"], identification)
+        if len(identification.rates) > 1:
+            pictures["photos"] = folder / "photos.png"
+            draw_photos(pictures["photos"], identification)
         if identification.curve:
             pictures["open_set"] = folder / "open_set.png"
             draw_open_set(pictures["open_set"], identification)

@@ -294,7 +294,7 @@ def test_identification_enrols_some_and_knows_the_others_for_strangers(model, tm
     assert read_evaluation(out) == evaluate(
         model, crops, out=out, config=EvaluateConfig(identify=[1, 3], repeats=4)
     )
-    assert {"open_set.png", "photos.png"} <= {file.name for file in out.iterdir()}
+    assert {"cmc.png", "open_set.png", "photos.png"} <= {file.name for file in out.iterdir()}
     assert "9 faces of\n3 strangers" in (out / "evaluation.html").read_text()
     assert "3 photos each: rank-1 100.0% ± 0.0" in str(result)
 

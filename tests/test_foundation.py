@@ -30,7 +30,7 @@ FLOORS = [
     {"demo"},
     {"export", "doctor"},
     {"stages", "portraits"},
-    {"calibration", "classifiers", "clustering", "embeddings", "evaluation_page"},
+    {"calibration", "classifiers", "clustering", "embeddings", "evaluation_page", "run_page"},
     {"embedders", "evaluation", "curves"},
     {"fairness", "identification", "records"},
     {"augmentation", "board", "losses"},

@@ -31,6 +31,6 @@ for command in (
     *(models.export, training.freeze, models.quantize, models.split, models.compile_, models.join),
     *(models.inspect, board.imprint, board.identify, board.verify, board.people),
     *(evaluation.evaluate, evaluation.classify, evaluation.cluster, evaluation.compare, evaluation.embed),
-    *(setup.doctor, setup.demo),
+    *(evaluation.report, setup.doctor, setup.demo),
 ):
     main.add_command(command)

@@ -174,3 +174,24 @@ def cluster(model: Path, crops: Path, out: Path, overwrite: bool, **settings: An
     from ..stages.cluster import cluster
 
     return cluster(model, crops, out, overwrite=overwrite, **settings)
+
+
+@click.command()
+@click.argument("folders", type=FOLDER, nargs=-1, required=True)
+@click.option(
+    "--out",
+    type=FILE,
+    default=Path("report.html"),
+    show_default=True,
+    help="The page; one file, pictures in it.",
+)
+@common
+@overwrite
+def report(folders: tuple[Path, ...], out: Path, overwrite: bool) -> Any:
+    """Collect what stands in FOLDERS, a run, an export, evaluations, on one page to hand on.
+
+    Example: facetpu report run model evaluation --out report.html
+    """
+    from ..stages.report import report
+
+    return report(folders, out, overwrite)
