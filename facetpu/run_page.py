@@ -42,15 +42,8 @@ PANELS = {
     "map.png": "The people with the most photos.",
 }
 TRAINED = ("loss", "validation_accuracy", "learning_rate")  # the curves that come first
-APART = {
-    "stage",
-    "version",
-    "config",
-    "inputs",
-    "alignment",
-    "shards",
-    "records",
-}  # not among a stage's figures
+# What of a manifest is no figure of its stage.
+APART = ("stage", "version", "config", "inputs", "alignment", "shards", "records", "counts")
 LONGEST = 16  # letters of a figure; longer ones go with the settings
 
 
@@ -106,16 +99,14 @@ def read_section(folder: Path, scratch: Path) -> tuple[int, Section]:
             f"{folder}: is no folder of align, train, export, evaluate or another stage; it has no manifest "
             "of one"
         )
-    values = {name: value for name, value in manifest.items() if name not in APART}
-    found = _flat(
-        {**{name: value for name, value in values.items() if name != "counts"}, **values.get("counts", {})}
-    )
+    figures = {name: value for name, value in manifest.items() if name not in APART}
+    found = _flat({**figures, **manifest.get("counts", {})})
     shown = [(name.replace("_", " "), _value(value)) for name, value in found if not isinstance(value, list)]
-    figures = [(value, name) for name, value in shown if len(value) <= LONGEST]
+    short = [(value, name) for name, value in shown if len(value) <= LONGEST]
     settings = [pair for pair in shown if len(pair[1]) > LONGEST]
     asked = {**manifest.get("config", {}), "alignment": manifest.get("alignment") or {}}
     settings += [(name, _value(value)) for name, value in _flat(asked)]
-    section = Section(TITLES[stage], folder.name, figures, [], [], settings)
+    section = Section(TITLES[stage], folder.name, short, [], [], settings)
     fill = _FILLED.get(stage)
     return list(TITLES).index(stage), fill(section, folder, scratch) if fill else section
 

@@ -376,6 +376,26 @@ def test_insightfaces_bin_brings_its_own_crops(model, crops, pairs_file, tmp_pat
         evaluate(model, path, config=EvaluateConfig(identify=[1]))
 
 
+def test_equal_scores_are_a_broken_model_too(crops, pairs_file, tmp_path):
+    """Every crop at a right angle to every other: nothing is near to anything."""
+    names = [crop.relative_to(crops).as_posix() for crop in sorted(crops.rglob("*.png"))]
+    np.savez(tmp_path / "corners.npz", crops=np.array(names), embeddings=np.eye(len(names), dtype=np.float32))
+    with pytest.raises(FacetpuError, match=r"gives all 48 pairs the score 0\.000000, so it is broken"):
+        evaluate(tmp_path / "corners.npz", crops, pairs_file)
+
+
+def test_the_command_takes_numbers_of_photos(model, crops):
+    arguments = ["evaluate", str(model), str(crops), "--repeats", "2", "-q", "--identify"]
+    done = CliRunner().invoke(main, [*arguments, "1,2", "--json"])
+    found = json.loads(done.stdout)["identification"]
+    assert [rates["photos"] for rates in found["rates"]] == [1, 2]
+    assert found["enrolled"] == 24
+    for wrong in ("five", "0", "1,,2"):
+        done = CliRunner().invoke(main, [*arguments, wrong])
+        assert done.exit_code == 2
+        assert "is not numbers of photos such as 5 or 1,5,10" in done.stderr
+
+
 @pytest.mark.slow
 def test_a_frozen_graph_gives_its_embedding_in_batches(crops, pairs_file, tmp_path):
     from facetpu.nets.tensorflow import tf, v1

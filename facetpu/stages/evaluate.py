@@ -86,15 +86,9 @@ def evaluate(
     source = find_source(model)
     _check(crops, pairs, config)
     settings = _settings(config, pairs is None and crops.suffix != BIN)
-    files = {
-        "pairs": pairs,
-        "enrolled": config.enrolled,
-        "strangers": config.strangers,
-        "groups": config.groups,
-    }
-    inputs = {"model": source.digest(), "crops": digest(crops)}
-    inputs.update({name: digest(file) for name, file in files.items() if file is not None})
+    inputs: dict[str, str] = {}
     if out is not None:
+        inputs = _inputs(source, crops, pairs, config)
         if finished(out, "evaluate", settings, inputs):
             log.info("%s: is up to date; nothing to do", out)
             return read_evaluation(out)
@@ -141,6 +135,14 @@ def _settings(config: EvaluateConfig, drawn: bool) -> dict[str, Any]:
     return settings
 
 
+def _inputs(source: Source, crops: Path, pairs: Path | None, config: EvaluateConfig) -> dict[str, str]:
+    """The digests of all files that the figures depend on."""
+    lists = {"enrolled": config.enrolled, "strangers": config.strangers, "groups": config.groups}
+    files = {"crops": crops, "pairs": pairs, **lists}
+    given = {name: digest(file) for name, file in files.items() if file is not None}
+    return {"model": source.digest(), **given}
+
+
 def _measure(source: Source, root: Path, pairs: Pairs, config: EvaluateConfig) -> Evaluated:
     by_person = people_under(root) if config.identify else {}
     photos = {photo.relative_to(root): name for name, files in by_person.items() for photo in files}
@@ -160,7 +162,6 @@ def _measure(source: Source, root: Path, pairs: Pairs, config: EvaluateConfig) -
     if groups:
         threshold = metrics.threshold_at_far(cosines[~pairs.same], float(GROUPS_FAR))
         evaluation = evaluation._replace(groups=group_rates(groups, pairs, cosines, threshold))
-    owners = np.array([])
     if lists is not None:
         names = list(by_person)
         number = {name: position for position, name in enumerate(names)}
