@@ -114,10 +114,12 @@ def project(embeddings: np.ndarray) -> tuple[np.ndarray, str]:
     """
     try:
         from sklearn.manifold import TSNE
+        from threadpoolctl import threadpool_limits  # scikit-learn brings it
     except ImportError:
         centred = embeddings - embeddings.mean(axis=0)
         left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
         return left[:, :2] * sizes[:2], "principal components"
     settings: dict[str, Any] = {"metric": "cosine", "init": "random", "random_state": 0}
     perplexity = min(30, (len(embeddings) - 1) / 3)
-    return TSNE(perplexity=perplexity, **settings).fit_transform(embeddings), "t-SNE"
+    with threadpool_limits(1):  # its threads wait for each other at every step: slower on a busy machine
+        return TSNE(perplexity=perplexity, **settings).fit_transform(embeddings), "t-SNE"

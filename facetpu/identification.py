@@ -230,7 +230,7 @@ def _identify(
     return _Draw(owner, best, ranks_of(scores, owner), top, strangers, judged)
 
 
-def detected(draw: _Draw, fpir: float) -> float:
+def _detected(draw: _Draw, fpir: float) -> float:
     """DIR at the lowest threshold that gives at most the share ``fpir`` of the strangers a name."""
     threshold = threshold_at_far(draw.strangers, fpir)
     return float(np.mean((draw.scores >= threshold) & (draw.best == draw.owner)))
@@ -240,14 +240,14 @@ def _rates(count: int, draws: list[_Draw]) -> Rates:
     ranks = [_spread([float(np.mean(draw.ranks <= rank)) for draw in draws]) for rank in range(1, RANKS + 1)]
     if not len(draws[0].strangers):
         return Rates(count, ranks)
-    dirs = {fpir: _spread([detected(draw, float(fpir)) for draw in draws]) for fpir in FPIR}
+    dirs = {fpir: _spread([_detected(draw, float(fpir)) for draw in draws]) for fpir in FPIR}
     judged = [draw.judged for draw in draws if draw.judged is not None]
     return Rates(count, ranks, dirs, *(_spread(list(values)) for values in zip(*judged, strict=True)))
 
 
 def _curve(draws: list[_Draw]) -> dict[str, list[float]]:
     grid = np.geomspace(1 / len(draws[0].strangers), 1, GRID)
-    rates = np.array([[detected(draw, fpir) for fpir in grid] for draw in draws])
+    rates = np.array([[_detected(draw, fpir) for fpir in grid] for draw in draws])
     columns = {"fpir": grid, "dir": rates.mean(axis=0), "std": rates.std(axis=0)}
     return {name: values.tolist() for name, values in columns.items()}
 
