@@ -191,7 +191,7 @@ def _panel(path: Path, label: str) -> Iterator[Any]:
 
     figure = Figure(figsize=(5.6, 4.6), dpi=120, facecolor="white")
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.125, 0.145, 0.835, 0.745))
+    axes = figure.add_axes((0.125, 0.145, 0.815, 0.745))
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(INK)
     axes.tick_params(which="both", colors=INK, labelsize=11)
