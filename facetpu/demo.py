@@ -18,12 +18,13 @@ from .board.faces import KnownFace
 from .board.identify import PhotoFaces, identify
 from .config import TrainConfig, read_config
 from .contact_sheet import BLUE, GREEN, GREY, RED, Cell, Section, contact_sheet
+from .evaluation import Evaluation
 from .export import export
 from .image import read_image, write_png
 from .people import people_under
 from .portraits import draw_people, write_portraits
 from .stages.align import AlignConfig, Alignment, align
-from .stages.evaluate import Evaluation, evaluate
+from .stages.evaluate import evaluate
 from .stages.pack import pack
 from .stages.train import train
 

@@ -6,9 +6,10 @@ TensorFlow is imported only for what needs it, a run or a frozen graph.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from .artefacts import digest, files_under, read_manifest
 from .errors import FacetpuError
 
 CHECKPOINTS, FROZEN = "checkpoints", "frozen.pb"
+EMBEDDINGS = "embeddings"
 BATCH = 64  # crops a TensorFlow graph is given at once
 
 
@@ -23,8 +25,8 @@ class Source(NamedTuple):
     """What stands behind a MODEL argument.
 
     Attributes:
-        kind: ``run``, ``frozen`` or ``tflite``.
-        path: the run's folder, or the very file that gives embeddings.
+        kind: ``run``, ``frozen``, ``tflite`` or ``embeddings``.
+        path: the run's folder, or the very file that gives embeddings or holds them.
     """
 
     kind: str
@@ -39,7 +41,7 @@ class Source(NamedTuple):
     def alignment(self) -> dict[str, Any]:
         """How the model's crops are cut, from the manifest beside it; empty where it says nothing."""
         folder = self.path if self.kind == "run" else self.path.parent
-        return read_manifest(folder).get("alignment") or {}
+        return {} if self.kind == EMBEDDINGS else read_manifest(folder).get("alignment") or {}
 
 
 class Embedder(NamedTuple):
@@ -55,7 +57,7 @@ class Embedder(NamedTuple):
 
 
 def find_source(model: Path) -> Source:
-    """What ``model`` is: a run, a frozen graph or its folder, a .tflite or a folder of them.
+    """What ``model`` is: a run, a frozen graph or its folder, a .tflite or a folder of them, an .npz.
 
     Raises:
         FacetpuError: it is none of these.
@@ -70,6 +72,8 @@ def find_source(model: Path) -> Source:
         raise FacetpuError(f"{model}: no such run, frozen graph or model")
     elif model.suffix == ".pb":
         return Source("frozen", model)
+    elif model.suffix == ".npz":
+        return Source(EMBEDDINGS, model)
     elif model.suffix != ".tflite":
         raise FacetpuError(f"{model}: is neither a run, a .pb nor a .tflite; export it with facetpu export")
     from .board.folder import ModelFolder

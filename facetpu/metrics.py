@@ -47,6 +47,20 @@ class Verification(NamedTuple):
     folds: list[float]
 
 
+class Validation(NamedTuple):
+    """True accepts at a false accept rate by cross-validation over folds.
+
+    Attributes:
+        val: mean over the folds of the share of same-person pairs accepted: facenet's VAL.
+        std: its standard deviation.
+        far: mean share of different-person pairs accepted in the folds, to hold against what was asked.
+    """
+
+    val: float
+    std: float
+    far: float
+
+
 def unit(embeddings: np.ndarray, where: str) -> np.ndarray:
     """The rows of ``embeddings`` at length 1, checked to be embeddings at all.
 
@@ -171,6 +185,36 @@ def verify_folds(
         accuracies.append(float(np.mean((scores[held_out] >= threshold) == same[held_out])))
     best = best_threshold(scores, same, thresholds)
     return Verification(float(np.mean(accuracies)), float(np.std(accuracies)), best, accuracies)
+
+
+def validate_folds(scores: np.ndarray, same: np.ndarray, folds: np.ndarray, far: float) -> Validation:
+    """VAL at a false accept rate: each fold is judged at the threshold that gives it on the others.
+
+    The figure of ``validate_on_lfw`` in davidsandberg/facenet, which draws its threshold by interpolation
+    between squared distances 0.001 apart; here it is the lowest that accepts at most that share.
+
+    Args:
+        scores: float [P].
+        same: bool [P], whether the pair is of one person.
+        folds: int [P], the fold of each pair; one without pairs of either kind is left out of that mean.
+        far: the false accept rate.
+
+    Raises:
+        FacetpuError: the lengths differ, a score is not finite, or one kind of pair is absent in all
+            folds but one.
+    """
+    scores, same = _checked(scores, same)
+    accepted: dict[bool, list[float]] = {True: [], False: []}
+    for number in np.unique(folds):
+        held_out = folds == number
+        threshold = threshold_at_far(scores[~held_out & ~same], far)
+        for kind in (True, False):
+            judged = scores[held_out & (same == kind)]
+            if len(judged):
+                accepted[kind].append(float(np.mean(judged >= threshold)))
+    return Validation(
+        float(np.mean(accepted[True])), float(np.std(accepted[True])), float(np.mean(accepted[False]))
+    )
 
 
 def best_threshold(scores: np.ndarray, same: np.ndarray, thresholds: np.ndarray | None = None) -> float:

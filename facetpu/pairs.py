@@ -1,21 +1,22 @@
-"""Pairs of crops to verify: read from a file in the LFW format, or drawn from the people at hand."""
+"""Pairs of crops to verify: those that a file names, or drawn from the people at hand."""
 
 from __future__ import annotations
 
 import logging
 import random
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from .errors import FacetpuError
-from .people import people_under
+from .pair_files import FOLDS, NamedPair, parse, unpack_bin
+from .people import people_under, photos_under
 
 log = logging.getLogger(__name__)
 
-FOLDS = 10
 CAP = 3000  # same-person pairs drawn at most, and as many different: the size of LFW's own protocol
 SEED = 0
 
@@ -25,17 +26,17 @@ class Pairs(NamedTuple):
 
     Attributes:
         crops: the files, as ``PERSON/PHOTO.png`` below the crops' folder.
-        people: int [C], the number of the person on each crop.
+        people: int [C], the number of the person on each crop; None where the file does not say.
         first: int [P], into ``crops``.
         second: int [P], into ``crops``.
         same: bool [P], whether both show one person.
         folds: int [P], the fold of each pair.
         missing: how many pairs were left out for want of a crop.
-        missing_crops: the crops wanting, as ``PERSON/PHOTO``.
+        missing_crops: the crops wanting, as the file names them.
     """
 
     crops: list[Path]
-    people: np.ndarray
+    people: np.ndarray | None
     first: np.ndarray
     second: np.ndarray
     same: np.ndarray
@@ -44,96 +45,86 @@ class Pairs(NamedTuple):
     missing_crops: Sequence[str] = ()
 
 
-class _Named(NamedTuple):
-    """A pair as a pairs file names it."""
-
-    first: tuple[str, str]
-    second: tuple[str, str]
-    same: bool
-    fold: int
-
-
 def read_pairs(file: Path, crops: Path) -> Pairs:
-    """The pairs of ``file`` whose crops are in the folder ``crops``.
+    """The pairs of ``file``, of any layout that ``pair_files.parse`` knows, whose crops are under ``crops``.
 
-    The format is that of LFW: a line ``FOLDS COUNT``, then for each fold COUNT lines ``NAME I J`` of one
-    person and COUNT lines ``NAME I OTHER J`` of two, where photo I of NAME is the crop
-    ``NAME/NAME_000I.png``. Fields are parted by tabs, or by spaces where a line has no tab. Pairs without
-    a crop are left out and named in one warning; the others keep their folds.
+    A photo ``PERSON/PHOTO.jpg`` is the crop of that name with any ending, wherever the two paths agree
+    as far as the shorter goes. Pairs without a crop are left out and named in one warning; the others keep
+    their folds.
 
     Raises:
-        FacetpuError: the file is missing or not of that format, or no pair of it has its crops.
+        FacetpuError: the file is missing or of no layout known, a name fits several crops, or no pair
+            of it has its crops.
     """
-    named = _parse(Path(file))
-    files = {
-        (person, crop.stem): crop.relative_to(crops)
-        for person, photos in people_under(crops).items()
-        for crop in photos
-    }
-    missing = sorted({key for pair in named for key in (pair.first, pair.second)} - set(files))
-    found = [pair for pair in named if pair.first in files and pair.second in files]
+    named, person = parse(Path(file))
+    return _found(named, person, str(file), crops)
+
+
+def read_bin(file: Path, folder: Path) -> Pairs:
+    """The pairs of an insightface .bin, whose photos are written to the empty ``folder``.
+
+    Raises:
+        FacetpuError: it is no such file.
+    """
+    return _found(unpack_bin(Path(file), folder), None, str(file), folder)
+
+
+def _found(named: Sequence[NamedPair], person: int | None, where: str, crops: Path) -> Pairs:
+    index = _CropIndex(crops)
+    files = {name: index.find(name, where) for pair in named for name in (pair.first, pair.second)}
+    missing = sorted(name for name, crop in files.items() if crop is None)
+    found = [pair for pair in named if files[pair.first] and files[pair.second]]
     if not found:
         raise FacetpuError(
-            f"{file}: none of its {len(named)} pairs has its crops in {crops}: "
-            f"{'/'.join(missing[0])}.png is missing; give the crops of the photos it names"
+            f"{where}: none of its {len(named)} pairs has its crops in {crops}: "
+            f"{missing[0]}.png is missing; give the crops of the photos it names"
         )
     if missing:
-        names = ", ".join("/".join(key) for key in missing[:3]) + (" ..." if len(missing) > 3 else "")
+        names = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
         log.warning(
             "%s: %d of %d pairs left out for want of %d crops in %s: %s",
-            file, len(named) - len(found), len(named), len(missing), crops, names,
+            where, len(named) - len(found), len(named), len(missing), crops, names,
         )  # fmt: skip
     keys = sorted({key for pair in found for key in (pair.first, pair.second)})
-    index = {key: number for number, key in enumerate(keys)}
+    number = {key: position for position, key in enumerate(keys)}
+    owners = None if person is None else [key.split("/")[person] for key in keys]
     return Pairs(
-        crops=[files[key] for key in keys],
-        people=np.unique([person for person, _ in keys], return_inverse=True)[1],
-        first=np.array([index[pair.first] for pair in found]),
-        second=np.array([index[pair.second] for pair in found]),
+        crops=[crop for crop in map(files.get, keys) if crop is not None],
+        people=None if owners is None else np.unique(owners, return_inverse=True)[1],
+        first=np.array([number[pair.first] for pair in found]),
+        second=np.array([number[pair.second] for pair in found]),
         same=np.array([pair.same for pair in found]),
         folds=np.array([pair.fold for pair in found]),
         missing=len(named) - len(found),
-        missing_crops=["/".join(key) for key in missing],
+        missing_crops=missing,
     )
 
 
-def _parse(file: Path) -> list[_Named]:
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise FacetpuError(f"{file}: no such file") from None
-    except UnicodeDecodeError:
-        raise FacetpuError(f"{file}: is not UTF-8 text, so no pairs file") from None
-    rows = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    header = rows[0][1].split() if rows else []
-    if len(header) != 2 or not all(field.isdecimal() and int(field) > 0 for field in header):
-        shown = rows[0][1].strip()[:60] if rows else "empty"
-        raise FacetpuError(
-            f"{file}: begins {shown!r}, not with the number of folds and of pairs, as '10 300'"
-        )
-    folds, count = map(int, header)
-    if len(rows) - 1 != folds * 2 * count:
-        raise FacetpuError(
-            f"{file}: has {len(rows) - 1} pairs where its first line says {folds} folds of "
-            f"{count} same and {count} different; mend that line, or get the whole file"
-        )
-    return [
-        _pair(line, row // (2 * count), f"{file}: line {number}")
-        for row, (number, line) in enumerate(rows[1:])
-    ]
+class _CropIndex:
+    """Finds a crop by the name that a pairs file gives its photo."""
 
+    def __init__(self, crops: Path) -> None:
+        self.whole: dict[tuple[str, ...], Path] = {}
+        self.tails: dict[tuple[str, ...], list[Path]] = {}
+        for file in photos_under(crops):
+            crop = file.relative_to(crops)
+            parts = tuple(unicodedata.normalize("NFC", part) for part in crop.with_suffix("").parts)
+            self.whole[parts] = crop
+            for start in range(len(parts)):
+                self.tails.setdefault(parts[start:], []).append(crop)
 
-def _pair(line: str, fold: int, where: str) -> _Named:
-    fields = [field.strip() for field in (line.strip().split("\t") if "\t" in line else line.split())]
-    numbers = fields[1:] if len(fields) == 3 else fields[1::2]
-    if len(fields) not in (3, 4) or not all(field.isdecimal() and int(field) > 0 for field in numbers):
-        raise FacetpuError(f"{where} is neither 'NAME I J' nor 'NAME I OTHER J': {line.strip()[:80]!r}")
-    name = unicodedata.normalize("NFC", fields[0])
-    other = unicodedata.normalize("NFC", fields[-2]) if len(fields) == 4 else name
-    first, second = (f"{who}_{int(i):04d}" for who, i in zip((name, other), numbers))
-    if first == second or (len(fields) == 4 and name == other):
-        raise FacetpuError(f"{where} pairs {first} with {second}: one photo twice, or one person as two")
-    return _Named((name, first), (other, second), len(fields) == 3, fold)
+    def find(self, name: str, where: str) -> Path | None:
+        """The crop of the photo ``name``, or None."""
+        parts = tuple(name.split("/"))
+        for start in range(len(parts)):
+            if parts[start:] in self.whole:
+                return self.whole[parts[start:]]
+        fitting = self.tails.get(parts, [])
+        if len(fitting) > 1:
+            raise FacetpuError(
+                f"{where}: {name} may be {fitting[0]} or {fitting[1]}; give a folder with one of them"
+            )
+        return fitting[0] if fitting else None
 
 
 def draw_pairs(crops: Path, cap: int = CAP, seed: int = SEED) -> Pairs:

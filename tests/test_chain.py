@@ -104,7 +104,7 @@ def test_every_stage_counts_what_it_was_given(work: Path, answers: Any) -> None:
     assert len(faces) == 9
     assert set(faces[0]) == {"name", "cosine", "threshold", "box", "landmarks", "score"}
     assert 0 <= answers["evaluate"]["accuracy"] <= 1
-    assert set(answers["evaluate"]["tar"]) == {"0.01", "0.001"}
+    assert set(answers["evaluate"]["tar"]) == {"0.1", "0.01", "0.001"}
 
 
 def test_an_export_folder_is_all_a_board_needs(work: Path, tmp_path: Path) -> None:

@@ -2,33 +2,24 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from small_base import pixels_as_embedding
 
 from facetpu import metrics
 from facetpu.artefacts import write_manifest
 from facetpu.cli import main
 from facetpu.errors import FacetpuError
-from facetpu.stages.evaluate import evaluate
-from facetpu.tflite.build import Builder
-from facetpu.tflite.schema import new
+from facetpu.evaluation import read_evaluation
+from facetpu.stages.embed import embed
+from facetpu.stages.evaluate import FAR, EvaluateConfig, evaluate
 
 SIDE = 8
-
-
-def pixels_as_embedding(dtype: type = np.uint8) -> bytes:
-    """A base whose embedding is the crop itself: 192 numbers, quantised as (q - 128) / 128 or float."""
-    scale = (1 / 128, 128) if dtype == np.uint8 else ()
-    net = Builder()
-    crop = net.input("crop", [1, SIDE, SIDE, 3], dtype, *scale)
-    shape = net.constant("shape", np.array([1, 1, 1, SIDE * SIDE * 3], np.int32))
-    embedding = net.activation("embedding", [1, 1, 1, SIDE * SIDE * 3], dtype, *scale)
-    net.op("RESHAPE", [crop, shape], [embedding], new("ReshapeOptions", new_shape=[1, 1, 1, SIDE * SIDE * 3]))
-    return net.finish([embedding])
 
 
 def make_crops(root: Path, people: int = 24, photos: int = 3, noise: float = 70, side: int = SIDE) -> Path:
@@ -52,7 +43,7 @@ def crops(tmp_path: Path) -> Path:
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     path = tmp_path / "base.tflite"
-    path.write_bytes(pixels_as_embedding())
+    path.write_bytes(pixels_as_embedding(SIDE))
     return path
 
 
@@ -92,13 +83,24 @@ def test_the_figures_are_those_of_the_models_embeddings(model, crops, pairs_file
     scores, same = by_hand(crops, pairs_file)
     verification = metrics.verify_folds(scores, same, np.repeat([0, 1], 24))
     curve = metrics.roc(scores, same)
+    val = metrics.validate_folds(scores, same, np.repeat([0, 1], 24), 0.001)
     assert result._asdict() == {
         "model": "base.tflite",
         "accuracy": pytest.approx(verification.accuracy),
         "std": pytest.approx(verification.std),
         "auc": pytest.approx(metrics.auc(curve)),
         "eer": pytest.approx(metrics.equal_error_rate(curve)),
-        "tar": {far: pytest.approx(metrics.tar_at_far(curve, float(far))) for far in ("0.01", "0.001")},
+        "tar": {far: pytest.approx(metrics.tar_at_far(curve, float(far))) for far in FAR},
+        "metric": "cosine",
+        "flip": False,
+        "thresholds": {
+            far: pytest.approx(metrics.threshold_at_far(scores[~same], float(far)), abs=1e-5) for far in FAR
+        },
+        "val": pytest.approx(val.val),
+        "val_std": pytest.approx(val.std),
+        "val_far": pytest.approx(val.far),
+        "identification": None,
+        "groups": None,
         "threshold": pytest.approx(verification.threshold, abs=1e-5),
         "rank1": result.rank1,
         "people": 24,
@@ -119,7 +121,7 @@ def test_a_float_base_and_a_folder_around_it_give_the_same(model, crops, pairs_f
     (folder / "base.tflite").write_bytes(model.read_bytes())
     assert evaluate(folder, crops, pairs_file) == quantised
     float_base = tmp_path / "base_float.tflite"
-    float_base.write_bytes(pixels_as_embedding(np.float32))
+    float_base.write_bytes(pixels_as_embedding(SIDE, np.float32))
     # Not the same embedding: the float base of this test does not subtract the 128.
     assert evaluate(float_base, crops, pairs_file).pairs == quantised.pairs
 
@@ -134,12 +136,19 @@ def test_the_out_folder_holds_figures_picture_and_every_score(model, crops, pair
     out = tmp_path / "evaluation"
     result = evaluate(model, crops, pairs_file, out)
     assert sorted(file.name for file in out.iterdir()) == [
-        "curves.png", "evaluation.json", "manifest.json", "pairs.csv"
+        "det.png", "evaluation.html", "evaluation.json", "manifest.json", "map.png", "pairs.csv", "roc.png",
+        "scores.png",
     ]  # fmt: skip
     assert json.loads((out / "evaluation.json").read_text()) == result._asdict()
-    picture = np.asarray(Image.open(out / "curves.png").convert("RGB"))
-    assert picture.shape[1] > picture.shape[0] > 400
-    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
+    for name in ("roc.png", "det.png", "scores.png", "map.png"):
+        picture = np.asarray(Image.open(out / name).convert("RGB"))
+        assert picture.shape[1] > picture.shape[0] > 400
+        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
+    page = (out / "evaluation.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png") == 4
+    assert page.count("data:image/jpeg") == 2 * (12 + 12)
+    assert f"{result.auc:.4f}" in page
+    assert read_evaluation(out) == result
     rows = list(csv.DictReader((out / "pairs.csv").read_text().splitlines()))
     scores, same = by_hand(crops, pairs_file)
     np.testing.assert_allclose([float(row["cosine"]) for row in rows], scores, atol=1e-5)
@@ -218,8 +227,173 @@ def test_the_command_prints_one_json_document_or_a_table(model, crops, pairs_fil
     assert document == evaluate(model, crops, pairs_file)._asdict()
     text = CliRunner().invoke(main, [*arguments, "-q"]).stdout
     assert [line.split("  ")[0].strip() or line.split()[0] for line in text.splitlines()] == [
-        "base.tflite", "accuracy", "AUC", "EER", "TAR", "TAR", "threshold", "rank-1", "pairs",
+        "base.tflite", "accuracy", "AUC", "EER", "VAL", "TAR", "TAR", "TAR", "threshold", "rank-1",
+        "pairs",
     ]  # fmt: skip
+
+
+def test_euclidean_gives_facenets_figures_as_squared_distances(model, crops, pairs_file):
+    cosine = evaluate(model, crops, pairs_file)
+    result = evaluate(model, crops, pairs_file, config=EvaluateConfig(metric="euclidean"))
+    scores, same = by_hand(crops, pairs_file)
+    grid = 1 - np.arange(0, 4, 0.01) / 2
+    assert result.folds == pytest.approx(
+        metrics.verify_folds(scores, same, np.repeat([0, 1], 24), grid).folds
+    )
+    assert (result.auc, result.eer, result.tar) == (cosine.auc, cosine.eer, cosine.tar)
+    assert result.thresholds == {far: pytest.approx(2 - 2 * cosine.thresholds[far]) for far in FAR}
+    assert "(squared distance)" in str(result)
+
+
+def test_flipping_averages_with_the_mirror_image(model, crops, pairs_file, tmp_path):
+    embed(model, crops, tmp_path / "flipped.npz", flip=True)
+    with np.load(tmp_path / "flipped.npz") as arrays:
+        names, rows = arrays["crops"].tolist(), arrays["embeddings"]
+    for name, row in list(zip(names, rows, strict=True))[:5]:
+        pixels = np.asarray(Image.open(crops / name), np.float64) - 128
+        expected = pixels + pixels[:, ::-1]  # lengths are equal, so the sum points where the mean does
+        np.testing.assert_allclose(row, expected.ravel() / np.linalg.norm(expected), atol=1e-5)
+    flipped = evaluate(model, crops, pairs_file, config=EvaluateConfig(flip=True))
+    assert flipped.flip
+    from_file = evaluate(tmp_path / "flipped.npz", crops, pairs_file)
+    assert from_file.folds == flipped.folds
+    with pytest.raises(FacetpuError, match="no photos to mirror"):
+        evaluate(tmp_path / "flipped.npz", crops, config=EvaluateConfig(flip=True))
+
+
+def test_embeddings_of_a_file_stand_for_the_model(model, crops, pairs_file, tmp_path):
+    path = tmp_path / "crops.npz"
+    done = CliRunner().invoke(main, ["embed", str(model), str(crops), str(path)])
+    assert done.stdout == f"{path}: 72 embeddings of 192 numbers\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert evaluate(path, crops, pairs_file)._replace(model="base.tflite") == evaluate(
+        model, crops, pairs_file
+    )
+    Image.fromarray(np.zeros((SIDE, SIDE, 3), np.uint8)).save(crops / "p00" / "p00_0009.png")
+    with pytest.raises(FacetpuError, match=r"lacks 1 of .* crops, p00/p00_0009\.png first"):
+        evaluate(path, crops, config=EvaluateConfig(identify=[2]))
+    path.write_bytes(b"no arrays")
+    with pytest.raises(FacetpuError, match="is no file of embeddings"):
+        evaluate(path, crops)
+
+
+def test_identification_enrols_some_and_knows_the_others_for_strangers(model, tmp_path):
+    crops = make_crops(tmp_path / "crops", people=10, photos=5, noise=40)
+    for person in ("p07", "p08", "p09"):
+        (crops / person / f"{person}_0005.png").unlink()
+        (crops / person / f"{person}_0004.png").unlink()
+    out = tmp_path / "out"
+    result = evaluate(model, crops, out=out, config=EvaluateConfig(identify=[1, 3], repeats=4))
+    found = result.identification
+    assert (found.enrolled, found.strangers, found.stranger_faces, found.repeats) == (7, 3, 9, 4)
+    one, three = found.rates
+    assert (one.photos, three.photos) == (1, 3)
+    assert three.ranks[0][0] == 1 >= one.ranks[0][0] > 0.8
+    assert three.dir["0.1"][0] > 0.9
+    assert {person.faces for person in found.people} == {4 * 2}
+    assert read_evaluation(out) == evaluate(
+        model, crops, out=out, config=EvaluateConfig(identify=[1, 3], repeats=4)
+    )
+    assert {"cmc.png", "open_set.png", "photos.png"} <= {file.name for file in out.iterdir()}
+    assert "9 faces of\n3 strangers" in (out / "evaluation.html").read_text()
+    assert "3 photos each: rank-1 100.0% ± 0.0" in str(result)
+
+
+def test_lists_say_who_is_enrolled_and_who_is_a_stranger(model, crops, tmp_path):
+    (tmp_path / "enrolled").write_text("p00\np01\n\np02\n")
+    (tmp_path / "strangers").write_text("p10\np11\n")
+    lists = EvaluateConfig(
+        identify=[2], repeats=2, enrolled=tmp_path / "enrolled", strangers=tmp_path / "strangers"
+    )
+    found = evaluate(model, crops, config=lists).identification
+    assert (found.enrolled, found.strangers, found.stranger_faces) == (3, 2, 6)
+
+    cases = [
+        ("enrolled", "p00\nnobody\n", "enrolled: nobody has no folder of crops"),
+        ("strangers", "\n", "strangers: names nobody"),
+        ("strangers", "p02\n", "strangers: p02 is enrolled, and so no stranger"),
+    ]
+    for name, text, message in cases:
+        before = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(text)
+        with pytest.raises(FacetpuError, match=message):
+            evaluate(model, crops, config=lists)
+        (tmp_path / name).write_text(before)
+    (crops / "p01" / "p01_0002.png").unlink()
+    (crops / "p01" / "p01_0003.png").unlink()
+    with pytest.raises(FacetpuError, match="p01 has 1 photos, and enrolling 2 takes 3 or more"):
+        evaluate(model, crops, config=lists)
+    with pytest.raises(FacetpuError, match="nobody has more than 9 photos"):
+        evaluate(model, crops, config=EvaluateConfig(identify=[9]))
+    with pytest.raises(FacetpuError, match="give --identify too"):
+        evaluate(model, crops, config=EvaluateConfig(enrolled=tmp_path / "enrolled"))
+
+
+def test_everybody_enrolled_leaves_the_closed_set_alone(model, crops):
+    found = evaluate(model, crops, config=EvaluateConfig(identify=[2], repeats=2)).identification
+    assert (found.enrolled, found.strangers, found.curve) == (24, 0, None)
+    assert found.rates[0].dir is None
+    assert "strangers" not in str(found)
+
+
+def test_error_rates_by_group(model, crops, pairs_file, tmp_path):
+    groups = tmp_path / "groups.csv"
+    groups.write_text(
+        "person,hair\n" + "".join(f"p{n:02d},{'dark' if n < 12 else 'fair'}\n" for n in range(23))
+    )
+    result = evaluate(model, crops, pairs_file, config=EvaluateConfig(groups=groups))
+    scores, same = by_hand(crops, pairs_file)
+    threshold = metrics.threshold_at_far(scores[~same], 0.01)
+    dark, fair = result.groups
+    assert (dark.column, dark.value, dark.same, dark.different) == ("hair", "dark", 12, 12)
+    assert dark.false_rejects == pytest.approx(np.mean(scores[:12] < threshold))
+    assert dark.false_accepts == pytest.approx(np.mean(scores[12:24] >= threshold))
+    assert (fair.same, fair.different) == (11, 10)  # p23 is in no group
+    for text, message in (
+        ("name,hair\nAna,dark\n", "needs a first line with 'person' or 'photo'"),
+        ("person,hair\nAna,dark\n", "names no person of the crops, such as p00"),
+        ("", "needs a first line"),
+    ):
+        groups.write_text(text)
+        with pytest.raises(FacetpuError, match=message):
+            evaluate(model, crops, pairs_file, config=EvaluateConfig(groups=groups))
+
+
+def test_insightfaces_bin_brings_its_own_crops(model, crops, pairs_file, tmp_path):
+    photos, same = [], []
+    for line in pairs_file.read_text().splitlines()[1:]:
+        fields = line.split("\t")
+        names = [(fields[0], fields[1]), (fields[2] if len(fields) == 4 else fields[0], fields[-1])]
+        photos += [(crops / name / f"{name}_{int(n):04d}.png").read_bytes() for name, n in names]
+        same.append(len(fields) == 3)
+    path = tmp_path / "lfw.bin"
+    path.write_bytes(pickle.dumps(([np.frombuffer(photo, np.uint8) for photo in photos], same)))
+    result = evaluate(model, path, out=tmp_path / "out")
+    expected = evaluate(model, crops, pairs_file)
+    assert (result.pairs, result.crops, result.auc) == (48, 60, pytest.approx(expected.auc))
+    assert (result.rank1, result.people, len(result.folds)) == (None, None, 10)
+    with pytest.raises(FacetpuError, match="for verification alone"):
+        evaluate(model, path, config=EvaluateConfig(identify=[1]))
+
+
+def test_equal_scores_are_a_broken_model_too(crops, pairs_file, tmp_path):
+    """Every crop at a right angle to every other: nothing is near to anything."""
+    names = [crop.relative_to(crops).as_posix() for crop in sorted(crops.rglob("*.png"))]
+    np.savez(tmp_path / "corners.npz", crops=np.array(names), embeddings=np.eye(len(names), dtype=np.float32))
+    with pytest.raises(FacetpuError, match=r"gives all 48 pairs the score 0\.000000, so it is broken"):
+        evaluate(tmp_path / "corners.npz", crops, pairs_file)
+
+
+def test_the_command_takes_numbers_of_photos(model, crops):
+    arguments = ["evaluate", str(model), str(crops), "--repeats", "2", "-q", "--identify"]
+    done = CliRunner().invoke(main, [*arguments, "1,2", "--json"])
+    found = json.loads(done.stdout)["identification"]
+    assert [rates["photos"] for rates in found["rates"]] == [1, 2]
+    assert found["enrolled"] == 24
+    for wrong in ("five", "0", "1,,2"):
+        done = CliRunner().invoke(main, [*arguments, wrong])
+        assert done.exit_code == 2
+        assert "is not numbers of photos such as 5 or 1,5,10" in done.stderr
 
 
 @pytest.mark.slow

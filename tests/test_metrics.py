@@ -104,6 +104,24 @@ def test_cross_validation_equals_facenets_protocol_on_its_thresholds():
     assert len(result.folds) == 10
 
 
+def test_val_at_a_false_accept_rate_is_facenets_but_for_its_interpolation():
+    scores, same, folds = lfw_like(3000)
+    result = metrics.validate_folds(scores, same, folds, 0.01)
+    vals, fars = [], []
+    for fold in range(10):
+        train = folds != fold
+        # facenet's way: false accept rates on a grid of distances, the threshold where 1% falls.
+        grid = np.arange(0, 4, 0.001)
+        rates = np.array([np.mean(2 - 2 * scores[train & ~same] < threshold) for threshold in grid])
+        threshold = np.interp(0.01, rates, grid)
+        accepted = 2 - 2 * scores[~train] < threshold
+        vals.append(np.mean(accepted[same[~train]]))
+        fars.append(np.mean(accepted[~same[~train]]))
+    assert result.val == pytest.approx(np.mean(vals), abs=0.01)
+    assert result.std == pytest.approx(np.std(vals), abs=0.005)
+    assert result.far == pytest.approx(np.mean(fars), abs=0.002)
+
+
 def test_the_threshold_lies_midway_between_the_classes_it_parts():
     scores = np.array([0.9, 0.8, 0.2, 0.1] * 2)
     same = np.array([True, True, False, False] * 2)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facetpu.errors import FacetpuError
+from facetpu.pair_files import unpack_bin
 from facetpu.pairs import Pairs, draw_pairs, read_pairs
 
 LFW = """2	2
@@ -182,3 +184,133 @@ def test_the_official_lfw_pairs_are_six_thousand(data):
     pairs = read_pairs(data / "lfw_pairs.txt", data / "lfw")
     assert (len(pairs.same), pairs.same.sum(), len(pairs.crops), pairs.missing) == (6000, 3000, 7701, 0)
     assert [int(pairs.same[pairs.folds == fold].sum()) for fold in range(10)] == [300] * 10
+
+
+def test_calfws_and_cplfws_two_lines_a_pair(tmp_path, pairs_file):
+    """Flat folders of photos, ten folds of either kind whatever their order."""
+    crops = tmp_path / "crops"
+    crops.mkdir()
+    lines = []
+    for number in range(20):
+        names = [f"Ana_B_{number}_{photo}.jpg" for photo in (1, 2)]
+        same = int(number < 10)
+        lines += [f"{name} {same}" for name in names]
+        for name in names:
+            (crops / name).with_suffix(".png").touch()
+    pairs_file.write_text("\n".join(lines) + "\n")
+    pairs = read_pairs(pairs_file, crops)
+    assert pairs.same.tolist() == [True] * 10 + [False] * 10
+    assert pairs.folds.tolist() == [*range(10), *range(10)]
+    assert pairs.people is None
+    assert named(pairs)[3] == ("Ana_B_3_1", "Ana_B_3_2", True, 3)
+
+
+@pytest.mark.parametrize("line", ["imgs/{}.jpg imgs/{}.jpg {}", "{2} imgs/{0}.jpg imgs/{1}.jpg"])
+def test_lists_with_a_label_as_agedb_is_handed_round(tmp_path, pairs_file, line):
+    crops = tmp_path / "agedb"
+    (crops / "imgs").mkdir(parents=True)
+    for number in range(8):
+        (crops / "imgs" / f"{number}.png").touch()
+    pairs_file.write_text("".join(line.format(n, n + 4, n % 2) + "\n" for n in range(4)))
+    assert named(read_pairs(pairs_file, crops)) == [
+        ("0", "4", False, 0),
+        ("1", "5", True, 0),
+        ("2", "6", False, 5),
+        ("3", "7", True, 5),
+    ]
+
+
+def test_cfps_protocol_folder(tmp_path):
+    crops = tmp_path / "crops"
+    for person in ("001", "002"):
+        for kind in ("frontal", "profile"):
+            (crops / person / kind).mkdir(parents=True)
+            for photo in ("01", "02"):
+                (crops / person / kind / f"{photo}.png").touch()
+    split = tmp_path / "Protocol" / "Split" / "FP"
+    for fold in ("01", "02"):
+        (split / fold).mkdir(parents=True)
+        (split / fold / "same.txt").write_text("1,1\n4,3\n" if fold == "01" else "2,2\n")
+        (split / fold / "diff.txt").write_text("1,3\n")
+    for kind, folder in (("F", "frontal"), ("P", "profile")):
+        rows = [
+            f"../Data/Images/{person}/{folder}/{photo}.jpg"
+            for person in ("001", "002")
+            for photo in ("01", "02")
+        ]
+        text = "".join(f"{number} {row}\n" for number, row in enumerate(rows, 1))
+        (tmp_path / "Protocol" / f"Pair_list_{kind}.txt").write_text(text)
+    pairs = read_pairs(split, crops)
+    shown = [
+        (pairs.crops[a].as_posix(), pairs.crops[b].as_posix(), bool(same), int(fold))
+        for a, b, same, fold in zip(pairs.first, pairs.second, pairs.same, pairs.folds, strict=True)
+    ]
+    assert shown == [
+        ("001/frontal/01.png", "001/profile/01.png", True, 0),
+        ("002/frontal/02.png", "002/profile/01.png", True, 0),
+        ("001/frontal/01.png", "002/profile/01.png", False, 0),
+        ("001/frontal/02.png", "001/profile/02.png", True, 1),
+        ("001/frontal/01.png", "002/profile/01.png", False, 1),
+    ]
+    assert len(set(pairs.people.tolist())) == 2
+    (split / "01" / "same.txt").write_text("1,9\n")
+    with pytest.raises(FacetpuError, match=r"same\.txt: '1,9' names no two photos"):
+        read_pairs(split, crops)
+    with pytest.raises(FacetpuError, match=r"Pair_list_.*is missing"):
+        read_pairs(crops, crops)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.jpg 1\nb.jpg 1\nc.jpg 1\n", "has 3 lines, and a pair takes two"),
+        ("a.jpg 1\nb.jpg 0\n", "line 1 and the next are not two photos with one number"),
+        ("a.jpg b.jpg 1\nc.jpg d.jpg 2\n", "line 2 is not two photos and 1 or 0"),
+        ("a.jpg b.jpg 1\n", "a.png is missing"),
+    ],
+)
+def test_other_layouts_are_checked_too(crops, pairs_file, text, message):
+    pairs_file.write_text(text)
+    with pytest.raises(FacetpuError, match=message):
+        read_pairs(pairs_file, crops)
+
+
+def test_a_name_that_fits_two_crops_is_refused(tmp_path, pairs_file):
+    for person in ("Ana", "Bo"):
+        (tmp_path / "crops" / person).mkdir(parents=True)
+        for photo in (1, 2):
+            (tmp_path / "crops" / person / f"{photo}.png").touch()
+    pairs_file.write_text("1.jpg 2.jpg 1\n")
+    with pytest.raises(FacetpuError, match=r"1 may be Ana/1\.png or Bo/1\.png"):
+        read_pairs(pairs_file, tmp_path / "crops")
+
+
+def test_a_bin_holds_its_photos_and_runs_nothing(tmp_path):
+    photos = [b"one", b"two", b"one", b"three"]
+    path, folder = tmp_path / "lfw.bin", tmp_path / "photos"
+    path.write_bytes(pickle.dumps((photos, [True, False])))
+    folder.mkdir()
+    pairs = unpack_bin(path, folder)
+    assert len(list(folder.iterdir())) == 3
+    read = [((folder / f"{a}.jpg").read_bytes(), (folder / f"{b}.jpg").read_bytes()) for a, b, _, _ in pairs]
+    assert read == [(b"one", b"two"), (b"one", b"three")]
+    assert [pair.same for pair in pairs] == [True, False]
+    ran = tmp_path / "ran"
+
+    class Attack:
+        def __reduce__(self):
+            return (ran.mkdir, ())
+
+    for damage in (
+        pickle.dumps(Attack()),
+        pickle.dumps((photos, [True])),
+        b"",
+        b"\x80\x04nothing",
+        pickle.dumps(7),
+    ):
+        path.write_bytes(damage)
+        with pytest.raises(FacetpuError, match=r"is no \.bin of insightface"):
+            unpack_bin(path, folder)
+    assert not ran.exists()
+    with pytest.raises(FacetpuError, match="no such file"):
+        unpack_bin(tmp_path / "none.bin", folder)

@@ -30,6 +30,7 @@ for command in (
     *(photos.align, photos.pack, training.train),
     *(models.export, training.freeze, models.quantize, models.split, models.compile_, models.join),
     *(models.inspect, board.imprint, board.identify, board.verify, board.people),
-    *(evaluation.evaluate, setup.doctor, setup.demo),
+    *(evaluation.evaluate, evaluation.classify, evaluation.cluster, evaluation.compare, evaluation.embed),
+    *(evaluation.report, setup.doctor, setup.demo),
 ):
     main.add_command(command)
