@@ -36,7 +36,10 @@ def gallery_of(counts: dict[str, int], seed: int = 0, dim: int = 16) -> Gallery:
     embeddings = normalised(centres[person] + 0.1 * rng.normal(size=(len(person), dim)))
     photos = [f"{index:064x}" for index in range(len(person))]
     imprints = np.round(embeddings * 128) / np.float32(128)
-    return Gallery(list(counts), person, embeddings, imprints, photos, "b" * 64, dict(ALIGNMENT), 0.5, 0.01)
+    prints = [index << 200 for index in range(len(person))]
+    return Gallery(
+        list(counts), person, embeddings, imprints, photos, "b" * 64, dict(ALIGNMENT), 0.5, 0.01, prints
+    )
 
 
 def same(left: Gallery, right: Gallery) -> bool:
@@ -93,7 +96,7 @@ def test_a_flipped_byte_gives_the_gallery_or_an_error(
 def test_a_gallery_of_a_later_version_or_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FacetpuError, match="no such file; enrol people"):
         read_gallery(tmp_path / "gallery.npz")
-    np.savez(tmp_path / "later.npz", settings=np.array('{"version": 2}'), person=0, embeddings=0, imprints=0)
+    np.savez(tmp_path / "later.npz", settings=np.array('{"version": 3}'), person=0, embeddings=0, imprints=0)
     with pytest.raises(FacetpuError, match="later facetpu"):
         read_gallery(tmp_path / "later.npz")
     np.savez(tmp_path / "other.npz", embeddings=np.zeros([2, 3], np.float32))
@@ -108,7 +111,8 @@ def test_a_gallery_of_a_later_version_or_of_another_kind_is_refused(tmp_path: Pa
     "change",
     [
         {"people": ["Ana", "Bea", "Cyd"]},
-        {"photos": ["0"]},
+        {"photos": ["0" * 64]},
+        {"prints": [0]},
         {"person": np.array([0, 0, 7], np.int32)},
         {"embeddings": np.full((3, 16), np.nan, np.float32)},
         {"embeddings": np.zeros((3, 16), np.float64)},

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import FacetpuError
-from .gallery import Gallery, read_arrays
+from .gallery import Gallery, normalised, read_arrays, sums_of
 
 log = logging.getLogger(__name__)
 
@@ -143,11 +143,9 @@ def genuine_scores(gallery: Gallery) -> np.ndarray:
 
     NaN for the only photo of a person.
     """
-    scores = np.full(len(gallery.photos), np.nan, np.float32)
-    for index, person in enumerate(gallery.person):
-        others = gallery.person == person
-        others[index] = False
-        if others.any():
-            mean = gallery.embeddings[others].sum(axis=0)
-            scores[index] = gallery.embeddings[index] @ mean / max(float(np.linalg.norm(mean)), 1e-12)
+    sums = sums_of(gallery.embeddings, gallery.person, len(gallery.people))
+    others = sums[gallery.person] - gallery.embeddings
+    scores = (gallery.embeddings * normalised(others)).sum(axis=1)
+    alone = np.bincount(gallery.person, minlength=len(gallery.people))[gallery.person] == 1
+    scores[alone] = np.nan
     return scores
