@@ -77,7 +77,9 @@ def test_imprint_and_identify_from_end_to_end(facetpu: Path, tmp_path: Path) -> 
     )
     assert check([python, "-c", missing]).split() == []
 
-    told = json.loads(check([facetpu, "imprint", model, people, tmp_path / "known", "--json"]))
+    told = json.loads(
+        check([facetpu, "imprint", model, people, tmp_path / "known", "--accept-all", "--json"])
+    )
     names = sorted(folder.name for folder in people.iterdir())
     assert [(person["name"], person["photos"]) for person in told["people"]] == [(name, 2) for name in names]
     seen = json.loads(
@@ -86,7 +88,7 @@ def test_imprint_and_identify_from_end_to_end(facetpu: Path, tmp_path: Path) -> 
     assert len(list((tmp_path / "drawn").glob("*.png"))) == 6
 
     # What this Python, with its newer runtime, makes of the same photos.
-    imprint(model, people, tmp_path / "here")
+    imprint(model, people, tmp_path / "here", accept_all=True)
     here = identify(tmp_path / "here", [people])
     for photo, expected in zip(seen["photos"], here.photos, strict=True):
         (face,), (same,) = photo["faces"], expected.faces

@@ -246,7 +246,7 @@ def _text(settings: np.ndarray) -> str:
 def read_arrays(
     path: Path, names: tuple[str, ...], advice: str, optional: tuple[str, ...] = ()
 ) -> dict[str, np.ndarray]:
-    """The arrays called ``names`` in the .npz file ``path``, and the ``optional`` that it has; never unpickled.
+    """The arrays called ``names`` in the .npz file ``path``, and the ``optional`` it has; never unpickled.
 
     Raises:
         FacetpuError: the file is damaged or lacks one; the message ends with ``advice``.

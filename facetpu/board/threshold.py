@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..artefacts import new_file
 from ..errors import FacetpuError
 from .gallery import Gallery, normalised, read_arrays, sums_of
 
@@ -69,8 +70,8 @@ def without_people(cohort: Cohort, people: list[int]) -> Cohort:
 
 
 def write_cohort(path: Path, cohort: Cohort) -> None:
-    """Write ``cohort`` to the new file ``path``."""
-    with open(str(path), "xb") as file:
+    """Write ``cohort`` to the new file ``path``, readable by its owner only."""
+    with new_file(path, mode=0o600) as temporary, open(str(temporary), "xb") as file:
         np.savez(file, embeddings=cohort.embeddings, people=cohort.people)
 
 
