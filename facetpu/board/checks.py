@@ -6,6 +6,8 @@ model could use are seldom refused.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ..image import Face
@@ -32,7 +34,14 @@ ALIKE = 0.5  # of the main face's area: another so large may be the one that was
 STRANGERS_BELOW = 0.99  # of strangers' faces lie below the cosine from which a photo may be the person's
 
 
-def picture_faults(face: Face, faces: list[Face], crop: np.ndarray) -> list[str]:
+class Fault(NamedTuple):
+    """What speaks against a photo: of what kind it is, in a word or two, and what to tell of it."""
+
+    kind: str
+    text: str
+
+
+def picture_faults(face: Face, faces: list[Face], crop: np.ndarray) -> list[Fault]:
     """What is wrong with a photo for what it shows.
 
     Args:
@@ -43,21 +52,21 @@ def picture_faults(face: Face, faces: list[Face], crop: np.ndarray) -> list[str]
     faults = []
     alike = sum(_area(other) >= ALIKE * _area(face) for other in faces)
     if alike > 1:
-        faults.append(f"shows {alike} faces of like size; cut it to one")
+        faults.append(Fault("several faces", f"shows {alike} faces of like size; cut it to one"))
     side = min(face.box[2] - face.box[0], face.box[3] - face.box[1])
     if side < TINY:
-        faults.append(f"shows a face of only {side:.0f} px; take it from nearer")
+        faults.append(Fault("tiny", f"shows a face of only {side:.0f} px; take it from nearer"))
     if abs(turn(face.landmarks)) > TURNED:
-        faults.append("shows the face from the side; take it from the front")
+        faults.append(Fault("turned away", "shows the face from the side; take it from the front"))
     light = brightness(crop)
     if light < DARK:
-        faults.append("is too dark; take it with more light")
+        faults.append(Fault("dark", "is too dark; take it with more light"))
     elif light > BRIGHT:
-        faults.append("is too bright; take it with less light")
+        faults.append(Fault("bright", "is too bright; take it with less light"))
     elif contrast(crop) < FLAT:
-        faults.append("has too little contrast; wipe the lens or turn the light to the face")
+        faults.append(Fault("flat", "has too little contrast; wipe the lens or turn the light to the face"))
     if side >= TINY and sharpness(crop) < BLURRED:
-        faults.append("is blurred; hold still or clean the lens")
+        faults.append(Fault("blurred", "is blurred; hold still or clean the lens"))
     return faults
 
 
@@ -86,7 +95,7 @@ def copies(prints: list[int], old: list[int]) -> np.ndarray:
 
 def likeness_faults(
     gallery: Gallery, new: np.ndarray, threshold: float, cohort: Cohort | None
-) -> dict[int, str]:
+) -> dict[int, Fault]:
     """The new photos of ``gallery`` that are probably not their person's, and why.
 
     A photo looks like someone else when its cosine to them reaches the gallery's threshold and exceeds
@@ -104,9 +113,10 @@ def likeness_faults(
         cohort: faces of strangers; without any there are no outliers.
     """
     own, vectors = genuine_scores(gallery), gallery.vectors()
+    counts = np.bincount(gallery.person, minlength=len(gallery.people))
     limits = _stranger_limits(vectors, cohort)
     typical = {person: float(np.median(own[gallery.person == person])) for person in set(gallery.person[new])}
-    faults: dict[int, str] = {}
+    faults: dict[int, Fault] = {}
     if np.nanmedian(np.append(own, 1)) < threshold:
         return faults
     for index in new:
@@ -115,13 +125,17 @@ def likeness_faults(
             continue
         cosines = vectors @ gallery.embeddings[index]
         cosines[person] = -1
+        if counts[person] > 1:
+            cosines[counts == 1] = -1  # one photo is no witness against several: it may be the wrong one
         nearest = int(cosines.argmax())
         if cosines[nearest] >= threshold and not score >= cosines[nearest]:
             name = gallery.people[nearest]
-            faults[int(index)] = f"looks like {name} (cosine {cosines[nearest]:.2f}); whose is it?"
+            text = f"looks like {name} (cosine {cosines[nearest]:.2f}); whose is it?"
+            faults[int(index)] = Fault("someone else", text)
         elif score < limits[person]:
             name = gallery.people[person]
-            faults[int(index)] = f"is unlike the others of {name} (cosine {score:.2f}); is it them?"
+            text = f"is unlike the others of {name} (cosine {score:.2f}); is it them?"
+            faults[int(index)] = Fault("outlier", text)
     return faults
 
 

@@ -16,9 +16,16 @@ log = logging.getLogger(__name__)
 
 
 class Remark(NamedTuple):
-    """Something to know about a photo, which is named relative to the folder of people."""
+    """Something to know about a photo.
+
+    Attributes:
+        photo: which, named relative to the folder of people.
+        kinds: of faults, a word or two each.
+        text: what to tell of it.
+    """
 
     photo: str
+    kinds: list[str]
     text: str
 
 
@@ -103,14 +110,15 @@ def summary(
     }
     for candidate in candidates:
         person = told[candidate.name]
-        remark = Remark(candidate.photo, "; ".join(candidate.faults))
+        kinds = [fault.kind for fault in candidate.faults]
+        remark = Remark(candidate.photo, kinds, "; ".join(fault.text for fault in candidate.faults))
         # A photo that was enrolled before, or stands twice in the folder, has no look of its own.
         if candidate.look is None or candidate.digest not in accepted:
             person.refused.append(remark)
             continue
         told[candidate.name] = person._replace(added=person.added + 1)
         if candidate.look.faces > 1 and not candidate.faults:
-            remark = Remark(candidate.photo, f"shows {candidate.look.faces} faces; the main one is taken")
+            remark = remark._replace(text=f"shows {candidate.look.faces} faces; the main one is taken")
         if remark.text:
             person.remarks.append(remark)
     for name, count in zip(gallery.people, counts):

@@ -14,7 +14,7 @@ from ..mtcnn.detector import main_face
 from ..people import people_under
 from ..progress import progress
 from ..quality import fingerprint
-from .checks import picture_faults
+from .checks import Fault, picture_faults
 from .faces import FaceReader, NoFace
 from .gallery import Gallery
 
@@ -54,7 +54,7 @@ class Candidate(NamedTuple):
     path: Path
     digest: str
     look: Look | None
-    faults: list[str]
+    faults: list[Fault]
 
 
 def photos_of_people(root: Path) -> dict[str, list[Path]]:
@@ -96,7 +96,7 @@ def read_candidates(
         owner = owners.get(sha, name)
         if owner != name:
             raise FacetpuError(f"{path}: is the same photo as one of {owner}; remove it from one of the two")
-        look, faults = None, ["is enrolled already"]
+        look, faults = None, [Fault("known", "is enrolled already")]
         if sha not in owners:
             look, faults = _looked_at(reader, path, crops)
         if look is not None:
@@ -105,15 +105,15 @@ def read_candidates(
     return candidates
 
 
-def _looked_at(reader: FaceReader, path: Path, crops: bool) -> tuple[Look | None, list[str]]:
+def _looked_at(reader: FaceReader, path: Path, crops: bool) -> tuple[Look | None, list[Fault]]:
     """The face in a photo and the faults of its picture; no face where there is none to enrol."""
     try:
         image = read_image(path)
-        faces = reader.detector.detect(image)
-        if not faces:
-            raise NoFace(path)
-    except (UnreadableImage, NoFace) as error:
-        return None, [error.reason]
+    except UnreadableImage as error:
+        return None, [Fault("unreadable", error.reason)]
+    faces = reader.detector.detect(image)
+    if not faces:
+        return None, [Fault("no face", NoFace(path).reason)]
     face: Face = main_face(faces, image.shape)
     row = reader.embedder.run(align_face(image, face, *reader.embedder.alignment)[None])
     crop = align_face(image, face, "arcface", ARCFACE_SIZE)  # of whatever form the model takes

@@ -8,7 +8,7 @@ from typing import Callable
 import numpy as np
 
 from ..errors import FacetpuError
-from .checks import copies, likeness_faults
+from .checks import Fault, copies, likeness_faults
 from .gallery import Gallery
 from .intake import Candidate
 from .recogniser import L2Norm
@@ -61,7 +61,7 @@ def accepted(candidates: list[Candidate], known: Gallery, accept_all: bool, root
     for name in dict.fromkeys(candidate.name for candidate in candidates):
         if name not in present:
             own = [candidate for candidate in candidates if candidate.name == name]
-            reasons = "; ".join(f"{candidate.photo} {candidate.faults[0]}" for candidate in own[:3])
+            reasons = "; ".join(f"{candidate.photo} {candidate.faults[0].text}" for candidate in own[:3])
             way_out = "; --accept-all takes them" if any(candidate.look for candidate in own) else ""
             raise FacetpuError(f"{root / name}: no photo of {name} can be used: {reasons}{way_out}")
     return taken
@@ -102,8 +102,8 @@ def _with_copies(candidates: list[Candidate], known: Gallery) -> list[Candidate]
         else:
             original = candidates[places[first - len(known.prints)]]
             owner, which = original.name, original.photo
-        fault = f"is the same picture as {which}"
+        text = f"is the same picture as {which}"
         if owner != mine.name:
-            fault += f" of {owner}; whose is it?"
-        result[place] = mine._replace(faults=[*mine.faults, fault])
+            text += f" of {owner}; whose is it?"
+        result[place] = mine._replace(faults=[*mine.faults, Fault("copy", text)])
     return result

@@ -37,7 +37,7 @@ def _is_taken(candidate: Candidate, accept_all: bool) -> bool:
 
 
 def _cell(candidate: Candidate, accept_all: bool) -> Cell:
-    caption = candidate.faults[0].split(";")[0] if candidate.faults else Path(candidate.photo).name
+    caption = candidate.faults[0].kind if candidate.faults else Path(candidate.photo).name
     taken = _is_taken(candidate, accept_all)
     return Cell(_picture(candidate), caption, RED if not taken else GREY if candidate.faults else GREEN)
 
