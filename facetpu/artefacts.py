@@ -46,6 +46,10 @@ def new_file(path: Path, overwrite: bool = False, mode: int = 0o644) -> Iterator
         os.chmod(temporary, mode)
         os.replace(temporary, path)
         _sync_folder(path.parent)
+    except OSError as error:
+        if error.filename is None:  # a write to an open file that fails, as on a full disk, has no name
+            error.filename = str(path)
+        raise
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
