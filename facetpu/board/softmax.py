@@ -23,7 +23,7 @@ from ..tflite.concat import join_models
 from ..tflite.head import PROBABILITY_SCALE, UNIT_SCALE, UNIT_ZERO_POINT, base_output, quantize_rows
 from ..tflite.schema import ActivationFunctionType, new
 from .gallery import Gallery
-from .threshold import SMALLEST_COHORT, Cohort
+from .threshold import SMALLEST_COHORT, Cohort, strangers_among
 
 STRANGER = "stranger"
 
@@ -52,20 +52,21 @@ def train_softmax(gallery: Gallery, cohort: Cohort | None, seed: int = 0) -> Sof
 
     Args:
         gallery: whom to know.
-        cohort: faces of strangers, none of them enrolled.
+        cohort: faces of strangers; who of them is enrolled is left out.
         seed: of the random weights and batches; equal seeds give equal layers.
 
     Raises:
         FacetpuError: there are too few strangers to tell people from.
     """
-    if cohort is None or len(cohort.embeddings) < SMALLEST_COHORT:
+    faces = None if cohort is None else strangers_among(cohort, gallery).embeddings
+    if faces is None or len(faces) < SMALLEST_COHORT:
         raise FacetpuError(
             f"a softmax needs {SMALLEST_COHORT} faces of strangers, or it names every face; "
             "give photos of other people with --strangers"
         )
     rng = np.random.default_rng(seed)
     people = len(gallery.people)
-    strangers = _stored(cohort.embeddings)
+    strangers = _stored(faces)
     classes = np.append(np.empty(BATCH - STRANGERS_IN_BATCH, int), np.full(STRANGERS_IN_BATCH, people))
     weights = rng.normal(0, WEIGHT_SCALE, (people + 1, strangers.shape[1])).astype(np.float32)
     biases = np.zeros(people + 1, np.float32)

@@ -22,6 +22,7 @@ from .gallery import Gallery, normalised, read_arrays, sums_of
 log = logging.getLogger(__name__)
 
 SMALLEST_COHORT = 10  # with fewer faces nothing can be said about one in a hundred strangers
+_BLOCK = 4096  # photos that are compared with the cohort at once, to bound the memory
 SAME_PHOTO = 0.9995  # one photo on two runtimes; look-alikes come up to .997 in a barely trained model
 
 
@@ -110,13 +111,17 @@ def gallery_threshold(
 
 
 def stranger_scores(gallery: Gallery, cohort: Cohort) -> np.ndarray:
-    """The cosine of each of the cohort's faces to the nearest person of ``gallery``.
+    """The cosine to the nearest person of ``gallery`` of each face of the cohort who is not in it."""
+    return (strangers_among(cohort, gallery).embeddings @ gallery.vectors().T).max(axis=1)
 
-    Whoever of the cohort is enrolled, known by a photo that is in both, is no stranger and left out.
-    """
-    same = (cohort.embeddings @ gallery.embeddings.T).max(axis=1) >= SAME_PHOTO
-    strangers = without_people(cohort, cohort.people[same].tolist())
-    return (strangers.embeddings @ gallery.vectors().T).max(axis=1)
+
+def strangers_among(cohort: Cohort, gallery: Gallery) -> Cohort:
+    """``cohort`` without those who are enrolled, known by a photo that is in both."""
+    nearest = np.full(len(cohort.embeddings), -1, np.float32)
+    for start in range(0, len(gallery.embeddings), _BLOCK):
+        cosines = cohort.embeddings @ gallery.embeddings[start : start + _BLOCK].T
+        nearest = np.maximum(nearest, cosines.max(axis=1))
+    return without_people(cohort, cohort.people[nearest >= SAME_PHOTO].tolist())
 
 
 def score_threshold(scores: np.ndarray, false_accepts: float) -> float:
