@@ -31,6 +31,7 @@ from .threshold import Cohort, genuine_scores
 # MobileFaceNet instead of .77; at 5 px it is .26.
 TINY = 24
 ALIKE = 0.5  # of the main face's area: another so large may be the one that was meant
+_BLOCK = 1024  # photos that are compared with all others at once, to bound the memory
 STRANGERS_BELOW = 0.99  # of strangers' faces lie below the cosine from which a photo may be the person's
 
 
@@ -82,14 +83,14 @@ def copies(prints: list[int], old: list[int]) -> np.ndarray:
     """
     bits = fingerprint_bits([*old, *prints])
     known = np.array([number != UNKNOWN_PRINT for number in [*old, *prints]], bool)
+    least = bits.shape[1] - 2 * SAME_PICTURE  # of the product of two rows that are one picture's
     found = np.full(len(prints), -1)
-    for index in range(len(prints)):
-        place = len(old) + index
-        # A difference of bits that are -1 or 1 is counted by their product.
-        differing = (bits.shape[1] - bits[:place] @ bits[place]) / 2
-        same = np.flatnonzero((differing <= SAME_PICTURE) & known[:place])
-        if known[place] and len(same):
-            found[index] = same[0]
+    for start in range(0, len(prints), _BLOCK):
+        places = np.arange(len(old) + start, min(len(old) + start + _BLOCK, len(bits)))
+        same = bits[places] @ bits[: places[-1] + 1].T >= least
+        same &= known[: places[-1] + 1] & known[places, None]
+        same &= np.arange(places[-1] + 1) < places[:, None]
+        found[places - len(old)] = np.where(same.any(axis=1), same.argmax(axis=1), -1)
     return found
 
 
@@ -113,38 +114,60 @@ def likeness_faults(
         cohort: faces of strangers; without any there are no outliers.
     """
     own, vectors = genuine_scores(gallery), gallery.vectors()
-    counts = np.bincount(gallery.person, minlength=len(gallery.people))
-    limits = _stranger_limits(vectors, cohort)
-    typical = {person: float(np.median(own[gallery.person == person])) for person in set(gallery.person[new])}
-    faults: dict[int, Fault] = {}
     if np.nanmedian(np.append(own, 1)) < threshold:
-        return faults
-    for index in new:
-        person, score = int(gallery.person[index]), own[index]
-        if typical[person] < threshold:
-            continue
-        cosines = vectors @ gallery.embeddings[index]
-        cosines[person] = -1
-        if counts[person] > 1:
-            cosines[counts == 1] = -1  # one photo is no witness against several: it may be the wrong one
-        nearest = int(cosines.argmax())
-        if cosines[nearest] >= threshold and not score >= cosines[nearest]:
-            name = gallery.people[nearest]
-            text = f"looks like {name} (cosine {cosines[nearest]:.2f}); whose is it?"
-            faults[int(index)] = Fault("someone else", text)
-        elif score < limits[person]:
-            name = gallery.people[person]
-            text = f"is unlike the others of {name} (cosine {score:.2f}); is it them?"
-            faults[int(index)] = Fault("outlier", text)
+        return {}
+    person = gallery.person[new]
+    others, cosines = _nearest_others(gallery, vectors, new)
+    together = _typical_scores(gallery, own)[person] >= threshold
+    with np.errstate(invalid="ignore"):  # the only photo of a person has no score
+        elses = (cosines >= threshold) & ~(own[new] >= cosines)
+        outliers = own[new] < _stranger_limits(vectors, cohort)[person]
+    faults: dict[int, Fault] = {}
+    for place in np.flatnonzero(together & (elses | outliers)):
+        index = int(new[place])
+        if elses[place]:
+            other = gallery.people[others[place]]
+            text = f"looks like {other} (cosine {cosines[place]:.2f}); whose is it?"
+            faults[index] = Fault("someone else", text)
+        else:
+            name = gallery.people[person[place]]
+            text = f"is unlike the others of {name} (cosine {own[index]:.2f}); is it them?"
+            faults[index] = Fault("outlier", text)
     return faults
 
 
+def _nearest_others(gallery: Gallery, vectors: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Who but their own person is nearest to each new photo, int [n], and the cosines, float32 [n].
+
+    One photo is no witness against several: whose it is may be what is wrong. It counts beside another
+    single one only.
+    """
+    counts = np.bincount(gallery.person, minlength=len(gallery.people))
+    nearest, cosines = np.zeros(len(new), int), np.zeros(len(new), np.float32)
+    for start in range(0, len(new), _BLOCK):
+        block = new[start : start + _BLOCK]
+        person = gallery.person[block]
+        found = gallery.embeddings[block] @ vectors.T
+        found[(counts[person] > 1)[:, None] & (counts == 1)] = -1
+        found[np.arange(len(block)), person] = -1
+        nearest[start : start + _BLOCK] = found.argmax(axis=1)
+        cosines[start : start + _BLOCK] = found.max(axis=1)
+    return nearest, cosines
+
+
+def _typical_scores(gallery: Gallery, own: np.ndarray) -> np.ndarray:
+    """The median of each person's scores ``own`` [n], float [P]; 1 for a person of one photo."""
+    order = np.argsort(gallery.person, kind="stable")
+    ends = np.cumsum(np.bincount(gallery.person, minlength=len(gallery.people)))[:-1]
+    medians = np.array([np.median(scores) for scores in np.split(own[order], ends)])
+    return np.where(np.isnan(medians), 1, medians)
+
+
 def _stranger_limits(vectors: np.ndarray, cohort: Cohort | None) -> np.ndarray:
-    """Float [P]: the cosine to each person that only the nearest strangers reach."""
+    """The cosine to each person that only the nearest strangers reach, float [P]."""
     if cohort is None or not len(cohort.embeddings):
         return np.full(len(vectors), -1.0)
-    limits = [np.quantile(cohort.embeddings @ vector, STRANGERS_BELOW) for vector in vectors]
-    return np.array(limits)
+    return np.quantile(cohort.embeddings @ vectors.T, STRANGERS_BELOW, axis=0)
 
 
 def _area(face: Face) -> float:
