@@ -105,7 +105,7 @@ def fingerprint_bits(prints: list[int]) -> np.ndarray:
     The product of two rows is 256 less twice their ``distance``.
     """
     stored = b"".join(number.to_bytes(_SIGNS * _SIGNS // 8, "big") for number in prints)
-    bits = np.unpackbits(np.frombuffer(stored, np.uint8)).reshape(len(prints), -1)
+    bits = np.unpackbits(np.frombuffer(stored, np.uint8)).reshape(len(prints), _SIGNS * _SIGNS)
     return bits.astype(np.float32) * 2 - 1
 
 

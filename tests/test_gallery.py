@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import stat
 from pathlib import Path
@@ -13,7 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_export import unit_rows
 
-from facetpu.board.gallery import Gallery, empty_gallery, normalised, read_gallery, write_gallery
+from facetpu.board.gallery import (
+    UNKNOWN_PRINT,
+    Gallery,
+    empty_gallery,
+    normalised,
+    read_gallery,
+    write_gallery,
+)
 from facetpu.board.threshold import (
     Cohort,
     gallery_threshold,
@@ -237,3 +245,79 @@ def test_a_cohort_is_read_as_it_was_written_and_a_damaged_one_named(tmp_path: Pa
     (tmp_path / "cohort.npz").write_bytes(b"PK")
     with pytest.raises(FacetpuError, match=r"cohort\.npz: is damaged"):
         read_cohort(tmp_path / "cohort.npz", 16)
+
+
+def refusal(path: Path, gallery: Gallery) -> str | None:
+    """What is said on reading ``path``; None where it gives ``gallery``."""
+    try:
+        read = read_gallery(path)
+    except FacetpuError as error:
+        return str(error)
+    assert same(read, gallery)
+    return None
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "zeroed", "twice"])
+def test_a_gallery_damaged_anywhere_is_refused_or_whole(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "gallery.npz"
+    gallery = gallery_of({"Ana": 2, "Bea": 1})
+    write_gallery(path, gallery)
+    content = path.read_bytes()
+    refused = 0
+    for start in range(0, len(content), 41):
+        stop = start + 41
+        part = content[start:stop]
+        replaced = {
+            "cut": content[:start],
+            "flipped": content[:start] + bytes(byte ^ 0x55 for byte in part) + content[stop:],
+            "zeroed": content[:start] + bytes(len(part)) + content[stop:],
+            "twice": content[:stop] + part + content[stop:],
+        }[damage]
+        path.write_bytes(replaced)
+        message = refusal(path, gallery)
+        refused += message is not None
+        if message is not None:
+            assert message.startswith(f"{path}: is damaged (")
+            assert "\n" not in message
+    assert refused > 0.5 * len(content) / 41
+
+
+def test_a_gallery_of_version_1_is_read_and_written_anew(tmp_path: Path) -> None:
+    """Version 1 held photos and settings as text, and no fingerprints."""
+    gallery = gallery_of({"Ana": 2, "Bea": 1})
+    settings = {"version": 1, "people": gallery.people, "photos": gallery.photos, "base": gallery.base}
+    settings.update(alignment=ALIGNMENT, threshold=0.5, false_accepts=0.01)
+    np.savez(
+        tmp_path / "gallery.npz",
+        settings=np.array(json.dumps(settings)),
+        person=gallery.person,
+        embeddings=gallery.embeddings,
+        imprints=gallery.imprints,
+    )
+    read = read_gallery(tmp_path / "gallery.npz")
+    assert same(read, gallery._replace(prints=[UNKNOWN_PRINT] * 3))
+    write_gallery(tmp_path / "gallery.npz", read)
+    assert same(read_gallery(tmp_path / "gallery.npz"), read)
+
+
+def test_merged_people_have_both_their_photos() -> None:
+    gallery = gallery_of({"Ana": 3, "Bea": 1, "Cyd": 2})
+    for name, into, people, person in [
+        ("Ana", "Cyd", ["Bea", "Cyd"], [1, 1, 1, 0, 1, 1]),
+        ("Cyd", "Ana", ["Ana", "Bea"], [0, 0, 0, 1, 0, 0]),
+    ]:
+        merged = gallery.merged(name, into)
+        assert (merged.people, merged.person.tolist()) == (people, person)
+        assert same(merged._replace(people=gallery.people, person=gallery.person), gallery)
+
+
+def test_a_part_of_a_gallery_joined_to_the_rest_is_the_whole_again() -> None:
+    gallery = gallery_of({"Ana": 3, "Bea": 1, "Cyd": 2})
+    part = gallery.only(np.array([3, 5]))
+    assert (part.people, part.person.tolist()) == (["Bea", "Cyd"], [0, 1])
+    assert part.photos == [gallery.photos[3], gallery.photos[5]]
+    whole = gallery.only(np.array([0, 1, 2])).joined(gallery.only(np.array([3, 4, 5])))
+    assert same(whole, gallery)
+    more = gallery.joined(part._replace(people=["Cyd", "Dan"]))
+    assert more.people == ["Ana", "Bea", "Cyd", "Dan"]
+    assert more.person.tolist() == [0, 0, 0, 1, 2, 2, 2, 3]
