@@ -109,6 +109,8 @@ def write_softmax(target: Path, gallery: Gallery, cohort: Cohort | None) -> None
     for name, model in _SOFTMAX_OF.items():
         if (target / name).is_file():
             write_bytes(target / model, join_softmax(read_tflite(target / name), layer), mode=OWNERS_ONLY)
+    if (target / MODEL_SOFTMAX).is_file():
+        open_model(read_tflite(target / MODEL_SOFTMAX), target / MODEL_SOFTMAX)  # what was written must open
     write_labels(target / LABELS_SOFTMAX, [*gallery.people, STRANGER])
     (target / LABELS_SOFTMAX).chmod(OWNERS_ONLY)
 
