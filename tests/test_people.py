@@ -213,11 +213,11 @@ def test_two_at_once_lose_nothing_of_each_others(known: Path) -> None:
 
 
 def test_a_kill_leaves_the_gallery_before_or_after_and_never_between(made: Path, known: Path) -> None:
-    """SIGKILL at 12 moments of a loop that does nothing but rewrite the folder."""
+    """SIGKILL at 8 moments of a loop that does nothing but rewrite the folder."""
     rng = np.random.default_rng(0)
     gallery = read_gallery(made / "gallery.npz")
     in_the_middle = 0
-    for _ in range(12):
+    for _ in range(8):
         name = list_people(known).people[0].name
         process = start(RENAME, known, name, 10**6)
         assert process.stdout is not None
