@@ -49,19 +49,9 @@ FLOORS = [
     {"__init__"},
 ]
 ON_THE_BOARD = {
-    *("cli", "options", "errors", "artefacts", "labels", "people", "progress", "runtime", "image"),
-    *(
-        "contact_sheet",
-        "lettering",
-        "page",
-        "metrics",
-        "mtcnn",
-        "tflite",
-        "edgetpu",
-        "board",
-        "doctor",
-        "trial",
-    ),
+    *("cli", "options", "errors", "artefacts", "labels", "people", "progress", "runtime", "image", "quality"),
+    *("contact_sheet", "lettering", "page", "metrics", "mtcnn", "tflite", "edgetpu", "board", "doctor"),
+    "trial",
 }
 
 
