@@ -6,7 +6,6 @@ Nothing that is wrong raises: it is a line of the report.
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import os
 import platform
@@ -189,18 +188,18 @@ def _runtime() -> Finding:
 
 
 def _edgetpu_library() -> Finding:
-    from .board.interpreter import LIBRARIES, edgetpu_delegate
+    from .board.devices import NoEdgeTpu, edgetpu_delegate, edgetpus, library_name, library_version
 
-    library = LIBRARIES.get(platform.system(), LIBRARIES["Linux"])
     try:
-        ctypes.CDLL(library)
-    except OSError:
-        return Finding(library, MISSING, "", f"apt install libedgetpu1-std, from {CORAL_APT}")
+        version = library_version()
+    except NoEdgeTpu:
+        return Finding(library_name(), MISSING, "", f"apt install libedgetpu1-std, from {CORAL_APT}")
+    found = f"runtime {version}" if version else "installed"
     try:
         edgetpu_delegate()
     except FacetpuError as error:
-        return Finding(library, WRONG, "installed", str(error))
-    return Finding(library, OK, "opens the Edge TPU")
+        return Finding(library_name(), WRONG, found, str(error))
+    return Finding(library_name(), OK, f"{found}, opens {', '.join(map(str, edgetpus()))}")
 
 
 def _usb_devices(sysfs: Path) -> list[Finding]:

@@ -21,6 +21,19 @@ class Runtime(NamedTuple):
     version: str
 
 
+class OldEdgeTpuRuntime(FacetpuError):
+    """The Edge TPU's library is older than the compiled model.
+
+    Attributes:
+        reason: so, and what to do, without the model's path.
+    """
+
+    def __init__(self, where: str, said: str) -> None:
+        """Say of the model ``where`` what the library ``said`` of it."""
+        self.reason = f"the Edge TPU runtime is older than the model; update libedgetpu ({said})"
+        super().__init__(f"{where}: {self.reason}")
+
+
 def find_runtime() -> Runtime:
     """The first runtime that is installed.
 
@@ -83,9 +96,7 @@ def refused(where: str, error: Exception) -> FacetpuError:
         return FacetpuError(f"{by} is older than the model; install a newer one ({reason})")
     # What libedgetpu says of a package that was compiled for a later runtime.
     if "requires runtime version" in reason:
-        return FacetpuError(
-            f"{where}: the Edge TPU runtime is older than the model; update libedgetpu ({reason})"
-        )
+        return OldEdgeTpuRuntime(where, reason)
     return FacetpuError(f"{by} refuses it: {reason}")
 
 

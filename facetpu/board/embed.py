@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +13,12 @@ from ..runtime import refused
 from ..tflite.cut import split_model
 from ..tflite.model import op_number, read_model
 from ..tflite.schema import BuiltinOperator
+from .devices import CPU
 from .folder import BASE, MODEL, ModelFolder
 from .gallery import normalised
-from .interpreter import open_model, read_tflite, runnable
+from .interpreter import Opened, open_on_device, read_tflite, twin_of
+
+log = logging.getLogger(__name__)
 
 
 class Alignment(NamedTuple):
@@ -36,23 +40,26 @@ class Embedder:
         scale, zero_point: quantisation of its output; 1 and 0 for a float model.
     """
 
-    def __init__(self, model: Path, threads: int = 0) -> None:
+    def __init__(self, model: Path, threads: int = 0, device: str | None = None) -> None:
         """Open ``model``: an export folder, a base (quantised or float), or a base with its head.
+
+        Args:
+            model: the folder, or a model in it.
+            threads: CPU threads; as many as there are cores, up to 4, unless given.
+            device: ``cpu``, or which Edge TPU, see ``devices.check_device``.
 
         Raises:
             FacetpuError: it is none of these, or cannot be opened on this machine.
         """
         folder = ModelFolder.find(model)
-        data, self.path, delegates = runnable(folder.embedding_model())
-        self._interpreter = open_model(embedding_part(data, self.path), self.path, delegates, threads)
-        self._input = _only(self._interpreter.get_input_details(), self.path, "input")
-        self._output = _only(self._interpreter.get_output_details(), self.path, "output")
-        self.size = _crop_size(self._input, self.path)
-        self.dim, self.scale, self.zero_point = _embedding_form(self._output, self.path)
+        self._threads = threads
+        self._use(open_on_device(folder.embedding_model(), device, threads, embedding_part))
         self.alignment = _alignment(folder, self.size)
 
     def run(self, crops: np.ndarray) -> np.ndarray:
         """What the model writes for each crop.
+
+        Should the Edge TPU fail, as when it is unplugged, the CPU twin goes on in its place.
 
         Args:
             crops: uint8 [n, size, size, 3], RGB; the raw pixels, since the model normalises them.
@@ -61,7 +68,7 @@ class Embedder:
             [n, dim] in the model's own output type.
 
         Raises:
-            FacetpuError: the crops have another size, or the device fails.
+            FacetpuError: the crops have another size, or the device fails and there is no CPU twin.
         """
         crops = np.asarray(crops)
         if crops.shape[1:] != (self.size, self.size, 3) or crops.dtype != np.uint8:
@@ -71,12 +78,11 @@ class Embedder:
             )
         rows = np.empty((len(crops), self.dim), self._output["dtype"])
         for row, crop in zip(rows, crops):
-            self._interpreter.set_tensor(self._input["index"], crop[None].astype(self._input["dtype"]))
             try:
-                self._interpreter.invoke()
+                row[:] = self._invoke(crop)
             except (RuntimeError, ValueError) as error:
-                raise refused(str(self.path), error) from None
-            row[:] = self._interpreter.get_tensor(self._output["index"]).ravel()
+                self._go_on_without_edgetpu(error)
+                row[:] = self._invoke(crop)
         return rows
 
     def dequantised(self, rows: np.ndarray) -> np.ndarray:
@@ -86,6 +92,41 @@ class Embedder:
     def embed(self, crops: np.ndarray) -> np.ndarray:
         """The embeddings of ``crops`` (uint8 [n, size, size, 3]): float32 [n, dim], of length 1."""
         return self.dequantised(self.run(crops))
+
+    def _use(self, opened: Opened) -> None:
+        """Run this model from now on."""
+        self._interpreter, self.path, self._on_edgetpu = opened
+        self._input = _only(self._interpreter.get_input_details(), self.path, "input")
+        self._output = _only(self._interpreter.get_output_details(), self.path, "output")
+        self.size = _crop_size(self._input, self.path)
+        self.dim, self.scale, self.zero_point = _embedding_form(self._output, self.path)
+
+    def _invoke(self, crop: np.ndarray) -> np.ndarray:
+        pixels = crop[None].astype(self._input["dtype"], copy=False)
+        self._interpreter.set_tensor(self._input["index"], pixels)
+        self._interpreter.invoke()
+        return self._interpreter.get_tensor(self._output["index"]).ravel()
+
+    def _go_on_without_edgetpu(self, error: Exception) -> None:
+        """Run the CPU twin from now on.
+
+        Raises:
+            FacetpuError: what failed was no Edge TPU, or there is no twin that is this model's.
+        """
+        twin = twin_of(self.path) if self._on_edgetpu else None
+        if twin is None:
+            raise refused(str(self.path), error) from None
+        form = (self.size, self.dim, self.scale, self.zero_point)
+        failed = self.path
+        self._use(open_on_device(twin, CPU, self._threads, embedding_part))
+        if (self.size, self.dim, self.scale, self.zero_point) != form:
+            raise FacetpuError(
+                f"{failed}: the Edge TPU failed, and {twin.name} is no twin of it; export again"
+            )
+        log.warning(
+            "%s: the Edge TPU failed (%s); %s runs on the CPU from now on",
+            failed, " ".join(str(error).split()), twin.name,
+        )  # fmt: skip
 
 
 def embedding_part(data: bytes, path: Path) -> bytes:

@@ -2,48 +2,27 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
-import platform
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable, NamedTuple
 
 from .. import runtime
 from ..errors import FacetpuError
+from .devices import CPU, NoEdgeTpu, check_device, edgetpu_delegate
 
 log = logging.getLogger(__name__)
 
-# https://coral.ai/docs/edgetpu/inference/#set-up-the-tflite-interpreter-with-coral
-LIBRARIES = {"Linux": "libedgetpu.so.1", "Darwin": "libedgetpu.1.dylib", "Windows": "edgetpu.dll"}
 SUFFIX = "_edgetpu"
 CUSTOM_OP = b"edgetpu-custom-op"
 
 
-class NoEdgeTpu(FacetpuError):
-    """There is no Edge TPU that this program can use; the message says why and how to get one."""
+class Opened(NamedTuple):
+    """A model that is ready to run: its interpreter, its file, and whether the Edge TPU runs it."""
 
-
-def edgetpu_delegate() -> Any:
-    """The delegate that runs a compiled model's custom op on the Edge TPU.
-
-    Raises:
-        NoEdgeTpu: its library is not installed, or finds no device.
-        FacetpuError: there is no TFLite runtime.
-    """
-    library = LIBRARIES.get(platform.system(), LIBRARIES["Linux"])
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        raise NoEdgeTpu(f"{library} is not installed; install libedgetpu1-std") from None
-    module = runtime.find_runtime().module
-    load_delegate = getattr(module, "load_delegate", None) or module.experimental.load_delegate
-    try:
-        return load_delegate(library)
-    except (ValueError, OSError):
-        raise NoEdgeTpu(
-            f"{library} finds no device; plug the Edge TPU in, and see that you are in the group plugdev"
-        ) from None
+    interpreter: Any
+    path: Path
+    on_edgetpu: bool
 
 
 def is_compiled(model: bytes) -> bool:
@@ -51,30 +30,61 @@ def is_compiled(model: bytes) -> bool:
     return CUSTOM_OP in model
 
 
-def runnable(path: Path) -> tuple[bytes, Path, list[Any]]:
-    """The model that runs here: the one at ``path`` or, without an Edge TPU, its CPU twin.
+def twin_of(path: Path) -> Path | None:
+    """The CPU twin of a compiled model, of ``base_edgetpu.tflite`` the ``base.tflite``, if it is there."""
+    twin = path.with_name(path.name.replace(SUFFIX, ""))
+    return twin if twin != path and twin.is_file() else None
 
-    The twin of ``base_edgetpu.tflite`` is the ``base.tflite`` beside it.
 
-    Returns:
-        The model's bytes, the file they are from, and the delegates to open it with.
+def open_on_device(
+    path: Path,
+    device: str | None = None,
+    threads: int = 0,
+    part: Callable[[bytes, Path], bytes] = lambda model, _: model,
+) -> Opened:
+    """Open the model at ``path``, or its CPU twin where the Edge TPU cannot run it and none was asked for.
+
+    Args:
+        path: a .tflite file, compiled or not.
+        device: ``cpu``, or the Edge TPU to use as ``devices.check_device`` has it; a compiled model runs
+            on the first Edge TPU there is unless given.
+        threads: CPU threads, see ``open_model``.
+        part: takes a file's bytes and its path and gives the part of the model to open.
 
     Raises:
-        FacetpuError: ``path`` is no file, or is compiled and there is neither an Edge TPU nor a twin.
+        FacetpuError: ``path`` is no model; it is compiled and there is neither an Edge TPU nor a twin;
+            the Edge TPU that was asked for cannot run it; or the runtime refuses it.
     """
+    if device is not None:
+        check_device(device)
     model = read_tflite(path)
     if not is_compiled(model):
-        return model, path, []
-    try:
-        return model, path, [edgetpu_delegate()]
-    except NoEdgeTpu as reason:
-        twin = path.with_name(path.name.replace(SUFFIX, ""))
-        if twin == path or not twin.is_file():
+        if device not in (None, CPU):
             raise FacetpuError(
-                f"{path}: is compiled for the Edge TPU, and {reason}; or put its CPU twin beside it"
-            ) from None
-        log.info("%s runs on the CPU: %s", twin.name, reason)
-        return read_tflite(twin), twin, []
+                f"{path}: is not compiled for the Edge TPU, so it cannot run on {device}; "
+                "export it with --edgetpu, or take --device cpu"
+            )
+        return Opened(open_model(part(model, path), path, None, threads), path, False)
+    twin = twin_of(path)
+    if device == CPU:
+        if twin is None:
+            raise FacetpuError(f"{path}: is compiled for the Edge TPU; put its CPU twin beside it")
+        return open_on_device(twin, device, threads, part)
+    try:
+        delegate = edgetpu_delegate(device)
+        return Opened(open_model(part(model, path), path, [delegate], threads), path, True)
+    except NoEdgeTpu as error:
+        reason = str(error)
+    except runtime.OldEdgeTpuRuntime as error:
+        reason = error.reason
+    if device is not None:
+        raise FacetpuError(f"{path}: {reason}; or take --device cpu")
+    if twin is None:
+        raise FacetpuError(
+            f"{path}: is compiled for the Edge TPU, and {reason}; or put its CPU twin beside it"
+        )
+    log.info("%s runs on the CPU: %s", twin.name, reason)
+    return open_on_device(twin, CPU, threads, part)
 
 
 def read_tflite(path: Path) -> bytes:
@@ -97,7 +107,7 @@ def open_model(model: bytes, where: Path, delegates: list[Any] | None = None, th
     Args:
         model: the file's bytes, or a part that was cut out of it.
         where: the file, for messages.
-        delegates: what ``runnable`` gave for it.
+        delegates: those that run a compiled model's custom op.
         threads: CPU threads; as many as there are cores, up to 4, unless given.
 
     Raises:
