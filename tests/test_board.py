@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import stat
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,16 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 from small_export import DIM, SIZE, build_base, build_model, unit_rows, write_export
+from standin_edgetpu import compiled
 
 from facetpu.artefacts import digest, read_manifest
-from facetpu.board import interpreter as board_interpreter
+from facetpu.board.devices import NoEdgeTpu, edgetpu_delegate
 from facetpu.board.draw import KNOWN, STRANGER, draw_faces
 from facetpu.board.embed import Alignment, Embedder
 from facetpu.board.enrol import ImprintResult, imprint
 from facetpu.board.faces import KnownFace
 from facetpu.board.gallery import read_gallery, write_gallery
-from facetpu.board.identify import Identifier, identify, verify, watch
+from facetpu.board.identify import Identifier, identify, verify
 from facetpu.board.imprint import ImprintingEngine, UnfitModel
 from facetpu.board.people import list_people, remove_person, rename_person
 from facetpu.cli import main
@@ -35,7 +35,6 @@ from facetpu.tflite.concat import join_models
 from facetpu.tflite.cut import split_model
 from facetpu.tflite.head import base_output, build_head
 from facetpu.tflite.model import read_model, tensor_data, write_model
-from facetpu.tflite.schema import BuiltinOperator, new
 
 
 @pytest.fixture(scope="module")
@@ -146,23 +145,10 @@ def test_a_manifest_for_other_crops_is_refused(
         Embedder(tmp_path)
 
 
-def compiled(base: bytes) -> bytes:
-    """``base`` with its ops as the compiler leaves them: one custom op."""
-    record = read_model(base)
-    graph = record.subgraphs[0]
-    code = new(
-        "OperatorCode", builtin_code=BuiltinOperator.CUSTOM, deprecated_builtin_code=BuiltinOperator.CUSTOM
-    )
-    code.custom_code = "edgetpu-custom-op"
-    record.operator_codes = [code]
-    graph.operators = [new("Operator", opcode_index=0, inputs=graph.inputs, outputs=graph.outputs)]
-    return write_model(record)
-
-
 def without_tpu() -> None:
     try:
-        board_interpreter.edgetpu_delegate()
-    except board_interpreter.NoEdgeTpu:
+        edgetpu_delegate()
+    except NoEdgeTpu:
         return
     pytest.skip("there is an Edge TPU here")
 
@@ -187,28 +173,6 @@ def test_a_compiled_model_without_tpu_or_twin_is_named_in_one_line(model: Path, 
         Embedder(tmp_path)
     assert "is compiled for the Edge TPU, and" in str(refusal.value)
     assert "put its CPU twin beside it" in str(refusal.value)
-
-
-def test_a_library_that_finds_no_device_is_told_from_a_missing_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler")
-    source = tmp_path / "none.c"
-    source.write_text("""
-        void* tflite_plugin_create_delegate(char** keys, char** values, unsigned long count,
-                                            void (*report)(const char*)) { return 0; }
-        void tflite_plugin_destroy_delegate(void* delegate) {}
-    """)
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", tmp_path / "none.so", source], check=True)
-    system = board_interpreter.platform.system()
-    monkeypatch.setitem(board_interpreter.LIBRARIES, system, str(tmp_path / "none.so"))
-    with pytest.raises(board_interpreter.NoEdgeTpu, match="finds no device"):
-        board_interpreter.edgetpu_delegate()
-    monkeypatch.setitem(board_interpreter.LIBRARIES, system, str(tmp_path / "missing.so"))
-    with pytest.raises(board_interpreter.NoEdgeTpu, match="is not installed; install libedgetpu1-std"):
-        board_interpreter.edgetpu_delegate()
 
 
 def newer_than_the_runtime(path: Path) -> None:
@@ -549,7 +513,9 @@ def test_an_unreadable_photo_is_listed_and_makes_the_command_fail_at_the_end(
     assert [photo["photo"] for photo in found] == photos
     assert [photo["error"] for photo in found] == ["is empty", "no such file", None, None]
     assert [len(photo["faces"]) for photo in found] == [0, 0, 0, 1]
-    assert set(found[3]["faces"][0]) == {"name", "cosine", "threshold", "box", "landmarks", "score"}
+    assert set(found[3]["faces"][0]) == {
+        *("name", "cosine", "threshold", "margin", "box", "landmarks", "score")
+    }
     assert "2 of 4 photos cannot be read" in done.stderr
     done = CliRunner().invoke(main, ["identify", str(known), photos[2]])
     assert (done.exit_code, done.stdout) == (0, f"{photos[2]}: no face\n")
@@ -602,29 +568,8 @@ def test_drawing_stays_inside_the_photo_in_any_script(box: list[float]) -> None:
     assert not image.any()
 
 
-def test_a_camera_gives_the_faces_picture_by_picture(known: Path, people: Path, tmp_path: Path) -> None:
-    cv2 = pytest.importorskip("cv2")
-    video = str(tmp_path / "video.avi")
-    writer = cv2.VideoWriter(video, cv2.VideoWriter_fourcc(*"MJPG"), 5, (200, 200))
-    wall = np.zeros((200, 200, 3), np.uint8)
-    for image in (
-        wall,
-        read_image(people / "Bo" / "000.jpg"),
-        wall,
-        read_image(people / "Çelik" / "000.jpg"),
-    ):
-        writer.write(np.ascontiguousarray(image[:, :, ::-1]))
-    writer.release()
-    moments = list(watch(known, video, threshold=-1.0))
-    assert [[face.name for face in moment.faces] for moment in moments] == [["Bo"], ["Çelik"]]
-    assert 0 <= moments[0].seconds <= moments[1].seconds
-    assert "Bo 0." in str(moments[0])
-    with pytest.raises(FacetpuError, match="cannot be opened"):
-        next(watch(known, str(tmp_path / "missing.avi")))
-
-
 def test_photos_and_a_camera_exclude_each_other(known: Path) -> None:
-    for arguments in ([], ["photo.jpg", "--camera", "0"], ["--camera", "0", "--draw", "out"]):
+    for arguments in ([], ["photo.jpg", "--camera", "0"], ["photo.jpg", "a.mp4"], ["photo.jpg", "--show"]):
         done = CliRunner().invoke(main, ["identify", str(known), *arguments])
         assert done.exit_code == 2
 

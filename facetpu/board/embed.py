@@ -113,20 +113,17 @@ class Embedder:
         Raises:
             FacetpuError: what failed was no Edge TPU, or there is no twin that is this model's.
         """
-        twin = twin_of(self.path) if self._on_edgetpu else None
-        if twin is None:
+        if not self._on_edgetpu:
             raise refused(str(self.path), error) from None
+        failed = f"{self.path}: the Edge TPU failed ({' '.join(str(error).split())})"
+        twin = twin_of(self.path)
+        if twin is None:
+            raise FacetpuError(f"{failed}; plug it in again, or put its CPU twin beside it") from None
         form = (self.size, self.dim, self.scale, self.zero_point)
-        failed = self.path
         self._use(open_on_device(twin, CPU, self._threads, embedding_part))
         if (self.size, self.dim, self.scale, self.zero_point) != form:
-            raise FacetpuError(
-                f"{failed}: the Edge TPU failed, and {twin.name} is no twin of it; export again"
-            )
-        log.warning(
-            "%s: the Edge TPU failed (%s); %s runs on the CPU from now on",
-            failed, " ".join(str(error).split()), twin.name,
-        )  # fmt: skip
+            raise FacetpuError(f"{failed}, and {twin.name} is no twin of it; export again") from None
+        log.warning("%s; %s runs on the CPU from now on", failed, twin.name)
 
 
 def embedding_part(data: bytes, path: Path) -> bytes:
