@@ -204,7 +204,7 @@ def _open_pipeline(name: str) -> Any:
     """A GStreamer pipeline, by OpenCV where it has GStreamer built in, else by GStreamer's bindings."""
     pipeline = re.sub(r"!\s*appsink[^!]*$", "", name).rstrip()
     cv2 = opencv()
-    if cv2.CAP_GSTREAMER in cv2.videoio_registry.getStreamBackends():
+    if re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()):  # its registry lists it even without
         sink = f"{pipeline} ! videoconvert ! video/x-raw,format=BGR ! {_SINK}"
         return _OpenCvStream(name, sink, cv2.CAP_GSTREAMER, ends=True)
     try:
