@@ -203,10 +203,9 @@ def _open(camera: str) -> Any:
 def _open_pipeline(name: str) -> Any:
     """A GStreamer pipeline, by OpenCV where it has GStreamer built in, else by GStreamer's bindings."""
     pipeline = re.sub(r"!\s*appsink[^!]*$", "", name).rstrip()
-    cv2 = opencv()
-    if re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()):  # its registry lists it even without
+    if _opencv_has_gstreamer():
         sink = f"{pipeline} ! videoconvert ! video/x-raw,format=BGR ! {_SINK}"
-        return _OpenCvStream(name, sink, cv2.CAP_GSTREAMER, ends=True)
+        return _OpenCvStream(name, sink, opencv().CAP_GSTREAMER, ends=True)
     try:
         import gi
 
@@ -217,3 +216,11 @@ def _open_pipeline(name: str) -> Any:
             f"GStreamer is not there for Python {sys.version_info[0]}.{sys.version_info[1]}: {_INSTALL}"
         ) from None
     return _GstStream(name, pipeline, Gst)
+
+
+def _opencv_has_gstreamer() -> bool:
+    try:
+        # Its registry of backends lists GStreamer even where it is not built in.
+        return re.search(r"GStreamer:\s+YES", opencv().getBuildInformation()) is not None
+    except ImportError:
+        return False
