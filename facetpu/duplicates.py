@@ -9,8 +9,6 @@ and of pairs at the limit some are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 ROUNDS = 32
@@ -71,7 +69,7 @@ def _distances(fingerprints: np.ndarray, some: np.ndarray, others: np.ndarray) -
     return distances
 
 
-def _chosen_bits(fingerprints: np.ndarray, pictures: np.ndarray, chosen: Sequence[int]) -> np.ndarray:
+def _chosen_bits(fingerprints: np.ndarray, pictures: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """``chosen`` bits of the fingerprints of ``pictures`` as one number each: int64 [n]."""
     keys = np.zeros(len(pictures), np.int64)
     for bit in chosen:

@@ -43,12 +43,12 @@ class Entry(NamedTuple):
     Attributes:
         photo: its path below the folder.
         stem: where its crops go: the path of the crop without its ending.
-        record: what came of it; None while it is not done.
+        record: what came of it; empty while it is not done.
     """
 
     photo: str
     stem: str
-    record: dict[str, Any] | None
+    record: dict[str, Any]
 
 
 class Journal:
@@ -144,9 +144,12 @@ class Journal:
         row = self._db.execute("SELECT name, stem, record FROM photos WHERE name = ?", (photo,)).fetchone()
         return None if row is None else _entry(row)
 
-    def note(self, photo: str, record: dict[str, Any] | None) -> None:
-        """Note what came of ``photo``; it is on the disk's way when this returns."""
-        text = None if record is None else json.dumps(record)
+    def note(self, photo: str, record: dict[str, Any]) -> None:
+        """Note what came of ``photo``, so that a kill right after this does not lose it.
+
+        An empty record means that it is not done.
+        """
+        text = json.dumps(record) if record else None
         self._db.execute("UPDATE photos SET record = ? WHERE name = ?", (text, photo))
         self._db.commit()
 
@@ -167,7 +170,9 @@ class Journal:
         try:
             yield
         except sqlite3.DatabaseError as error:
-            raise FacetpuError(f"{self._path}: is damaged ({error}); delete its folder and start again") from None
+            raise FacetpuError(
+                f"{self._path}: is damaged ({error}); delete its folder and start again"
+            ) from None
 
 
 def remove_journal(path: Path) -> None:
@@ -179,7 +184,7 @@ def remove_journal(path: Path) -> None:
 
 def _entry(row: tuple[str, str, str | None]) -> Entry:
     photo, stem, record = row
-    return Entry(photo, stem, None if record is None else json.loads(record))
+    return Entry(photo, stem, json.loads(record) if record else {})
 
 
 def _without_ending(name: str) -> str:

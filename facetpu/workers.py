@@ -71,7 +71,9 @@ def each(
             if reasons:
                 team.deaths = 0
                 if crashed is None:
-                    raise FacetpuError(f"{suspect!r} killed the process at work on it, twice: it {reasons.pop()}")
+                    raise FacetpuError(
+                        f"{suspect!r} killed the process at work on it, twice: it {reasons.pop()}"
+                    )
                 yield crashed(suspect, reasons.pop())
 
 
