@@ -36,6 +36,9 @@ FLOORS = [
     {"nets"},
     {"mtcnn", "metrics", "pairs", "edgetpu"},
     {"tflite"},
+    {"review", "shards"},
+    {"crop_tables"},
+    {"duplicates", "journal", "quality"},
     {"contact_sheet", "image", "page", "runtime", "config", "people", "options"},
     {"labels", "lettering", "progress", "workers"},
     {"artefacts"},
@@ -43,7 +46,7 @@ FLOORS = [
     {"__init__"},
 ]
 ON_THE_BOARD = {
-    *("cli", "options", "errors", "artefacts", "labels", "people", "progress", "runtime", "image"),
+    *("cli", "options", "errors", "artefacts", "labels", "people", "progress", "runtime", "image", "quality"),
     *("contact_sheet", "lettering", "page", "metrics", "mtcnn", "tflite", "edgetpu", "board", "doctor"),
 }
 
