@@ -568,6 +568,60 @@ def test_drawing_stays_inside_the_photo_in_any_script(box: list[float]) -> None:
     assert not image.any()
 
 
+def test_a_model_by_itself_is_told_to_be_exported_first(model: Path, people: Path, tmp_path: Path) -> None:
+    shutil.copy(model / "base.tflite", tmp_path / "face.tflite")
+    photo = people / "Bo" / "000.jpg"
+    message = r"face\.tflite: is a model by itself, .*; run facetpu export face\.tflite OUT, and give OUT"
+    for act in (
+        lambda: identify(tmp_path / "face.tflite", [photo]),
+        lambda: imprint(tmp_path / "face.tflite", people, tmp_path / "out"),
+        lambda: verify(tmp_path / "face.tflite", photo, photo),
+    ):
+        with pytest.raises(FacetpuError, match=message):
+            act()
+    found = verify(
+        tmp_path / "face.tflite", photo, photo, threshold=0.5, detector=model / "detector", min_face=30
+    )
+    assert found.same
+
+
+def test_a_detector_that_is_none_is_named(known: Path, people: Path, tmp_path: Path) -> None:
+    for detector, message in (
+        (known / "base.tflite", r"base\.tflite: has no TFLite_Detection_PostProcess"),
+        (tmp_path, r"pnet\.tflite: no such file"),
+        (tmp_path / "ssd.tflite", r"ssd\.tflite: no such file"),
+    ):
+        with pytest.raises(FacetpuError, match=message):
+            identify(known, [people], detector=detector)
+
+
+def test_the_smallest_face_to_look_for_is_kept(known: Path, people: Path) -> None:
+    (photo,) = identify(known, [people / "Bo" / "000.jpg"], min_face=190).photos
+    assert photo.faces == []
+
+
+def test_a_profile_has_the_time_of_each_step(known: Path, people: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"")
+    result = identify(known, [people / "Bo", tmp_path / "broken.jpg"], profile=True)
+    assert (result.profile.pictures, result.profile.faces) == (3, 3)
+    steps = {step.step: step for step in result.profile.steps}
+    assert list(steps) == ["read", "detect", "align", "base", "head", "latency"]
+    assert sum(steps[name].share for name in ("read", "latency")) == pytest.approx(100, abs=0.2)
+    assert all(0 < step.median_ms <= step.p95_ms for step in steps.values())
+    assert str(result).splitlines()[-8:][0].startswith("step")
+    assert str(result).splitlines()[-1] == "3 pictures, 3 faces"
+    assert identify(known, [people / "Bo"]).profile is None
+
+
+def test_the_margin_is_to_the_second_nearest(known: Path, people: Path) -> None:
+    (photo,) = identify(known, [people / "Bo" / "000.jpg"]).photos
+    identifier = Identifier(known)
+    _, embeddings = identifier.recognise(read_image(people / "Bo" / "000.jpg"))
+    cosines = np.sort(identifier.gallery.vectors() @ embeddings[0])
+    assert photo.faces[0].cosine == pytest.approx(cosines[-1], abs=1e-5)
+    assert photo.faces[0].margin == pytest.approx(cosines[-1] - cosines[-2], abs=1e-5)
+
+
 def test_photos_and_a_camera_exclude_each_other(known: Path) -> None:
     for arguments in ([], ["photo.jpg", "--camera", "0"], ["photo.jpg", "a.mp4"], ["photo.jpg", "--show"]):
         done = CliRunner().invoke(main, ["identify", str(known), *arguments])
@@ -623,7 +677,7 @@ def other_alignment(folder: Path) -> None:
     [
         (other_base, "was made with another base model; enrol the people again"),
         (cut_gallery, "is damaged"),
-        (no_gallery, "no such file; enrol people with facetpu imprint"),
+        (no_gallery, r"gallery\.npz: is missing; make the folder with facetpu imprint"),
         (other_labels, "names Ana María, Bob, Çelik, and the gallery Ana María, Bo, Çelik"),
         (other_model, r"has 5 classes, and labels\.txt 3 names"),
         (other_alignment, "aligned otherwise"),

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import FacetpuError
-from ..runtime import refused
 from ..tflite.cut import split_model
 from ..tflite.model import op_number, read_model
 from ..tflite.schema import BuiltinOperator
-from .devices import CPU
 from .folder import BASE, MODEL, ModelFolder
 from .gallery import normalised
-from .interpreter import Opened, open_on_device, read_tflite, twin_of
-
-log = logging.getLogger(__name__)
+from .interpreter import DeviceModel, read_tflite
 
 
 class Alignment(NamedTuple):
@@ -33,7 +28,6 @@ class Embedder:
     """A model that gives embeddings, opened on what this machine has.
 
     Attributes:
-        path: the file that runs.
         size: side in pixels of the square crops it takes.
         dim: numbers in an embedding.
         alignment: how to cut the crops, from the manifest beside the model.
@@ -52,9 +46,17 @@ class Embedder:
             FacetpuError: it is none of these, or cannot be opened on this machine.
         """
         folder = ModelFolder.find(model)
-        self._threads = threads
-        self._use(open_on_device(folder.embedding_model(), device, threads, embedding_part))
+        self._model = DeviceModel(folder.embedding_model(), device, threads, embedding_part)
+        self._input = _only(self._model.inputs, self.path, "input")
+        self._output = _only(self._model.outputs, self.path, "output")
+        self.size = _crop_size(self._input, self.path)
+        self.dim, self.scale, self.zero_point = _embedding_form(self._output, self.path)
         self.alignment = _alignment(folder, self.size)
+
+    @property
+    def path(self) -> Path:
+        """The file that runs."""
+        return self._model.path
 
     def run(self, crops: np.ndarray) -> np.ndarray:
         """What the model writes for each crop.
@@ -78,11 +80,8 @@ class Embedder:
             )
         rows = np.empty((len(crops), self.dim), self._output["dtype"])
         for row, crop in zip(rows, crops):
-            try:
-                row[:] = self._invoke(crop)
-            except (RuntimeError, ValueError) as error:
-                self._go_on_without_edgetpu(error)
-                row[:] = self._invoke(crop)
+            (output,) = self._model.run(crop[None].astype(self._input["dtype"], copy=False))
+            row[:] = output.ravel()
         return rows
 
     def dequantised(self, rows: np.ndarray) -> np.ndarray:
@@ -92,38 +91,6 @@ class Embedder:
     def embed(self, crops: np.ndarray) -> np.ndarray:
         """The embeddings of ``crops`` (uint8 [n, size, size, 3]): float32 [n, dim], of length 1."""
         return self.dequantised(self.run(crops))
-
-    def _use(self, opened: Opened) -> None:
-        """Run this model from now on."""
-        self._interpreter, self.path, self._on_edgetpu = opened
-        self._input = _only(self._interpreter.get_input_details(), self.path, "input")
-        self._output = _only(self._interpreter.get_output_details(), self.path, "output")
-        self.size = _crop_size(self._input, self.path)
-        self.dim, self.scale, self.zero_point = _embedding_form(self._output, self.path)
-
-    def _invoke(self, crop: np.ndarray) -> np.ndarray:
-        pixels = crop[None].astype(self._input["dtype"], copy=False)
-        self._interpreter.set_tensor(self._input["index"], pixels)
-        self._interpreter.invoke()
-        return self._interpreter.get_tensor(self._output["index"]).ravel()
-
-    def _go_on_without_edgetpu(self, error: Exception) -> None:
-        """Run the CPU twin from now on.
-
-        Raises:
-            FacetpuError: what failed was no Edge TPU, or there is no twin that is this model's.
-        """
-        if not self._on_edgetpu:
-            raise refused(str(self.path), error) from None
-        failed = f"{self.path}: the Edge TPU failed ({' '.join(str(error).split())})"
-        twin = twin_of(self.path)
-        if twin is None:
-            raise FacetpuError(f"{failed}; plug it in again, or put its CPU twin beside it") from None
-        form = (self.size, self.dim, self.scale, self.zero_point)
-        self._use(open_on_device(twin, CPU, self._threads, embedding_part))
-        if (self.size, self.dim, self.scale, self.zero_point) != form:
-            raise FacetpuError(f"{failed}, and {twin.name} is no twin of it; export again") from None
-        log.warning("%s; %s runs on the CPU from now on", failed, twin.name)
 
 
 def embedding_part(data: bytes, path: Path) -> bytes:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import FacetpuError
 from ..image import Face, align_face, read_image
 from ..mtcnn.detector import Detector, main_face
+from . import ssd
 from .embed import Embedder
 from .folder import DETECTOR, ModelFolder
 from .timing import Stopwatch
@@ -71,20 +72,26 @@ class KnownFace(NamedTuple):
         return f"{self.name or 'stranger'} {self.cosine:.2f}"
 
 
-def open_detector(detector: Path, min_face: int = MIN_FACE) -> Any:
-    """What finds faces: an object whose ``detect(image)`` gives a list of ``image.Face``, the surest first.
+def open_detector(
+    detector: Path | None, folder: ModelFolder, min_face: int = MIN_FACE, device: str | None = None
+) -> Detector:
+    """What finds faces.
 
     Args:
-        detector: the folder of MTCNN's three networks.
+        detector: a folder of MTCNN's three networks, or an SSD model (.tflite), which proposes faces to
+            the networks of ``folder``; ``folder``'s own MTCNN unless given.
+        folder: the model's.
         min_face: the smallest face to look for, in pixels.
+        device: what runs an SSD model: ``cpu``, or which Edge TPU.
 
     Raises:
         FacetpuError: there is no such detector, or it cannot be opened.
     """
-    if not detector.exists():
-        raise FacetpuError(
-            f"{detector}: no such detector; give the folder detector/ that facetpu export makes"
-        )
+    if detector is None:
+        return Detector(folder.needed(DETECTOR, "facetpu export"), min_face)
+    detector = Path(detector)
+    if detector.suffix == ".tflite":
+        return ssd.Detector(detector, folder.needed(DETECTOR, "facetpu export"), min_face, device)
     return Detector(detector, min_face)
 
 
@@ -108,7 +115,7 @@ class FaceReader:
 
         Args:
             model: a folder that facetpu wrote, or a model in it.
-            device: what runs the base: ``cpu``, or which Edge TPU.
+            device: what runs the base, and an SSD detector: ``cpu``, or which Edge TPU.
             detector: another detector than the one in the folder, see ``open_detector``.
             min_face: the smallest face to look for, in pixels.
 
@@ -117,9 +124,7 @@ class FaceReader:
         """
         folder = ModelFolder.find(model)
         self.embedder = Embedder(model, device=device)
-        self.detector = open_detector(
-            folder.needed(DETECTOR, "facetpu export") if detector is None else Path(detector), min_face
-        )
+        self.detector = open_detector(detector, folder, min_face, device)
         self.stopwatch = Stopwatch()
 
     def all_faces(self, image: np.ndarray) -> list[Sighting]:

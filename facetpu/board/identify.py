@@ -181,10 +181,10 @@ def verify(
         FacetpuError: a photo cannot be read or shows no face, or the model has no 1:1 threshold.
     """
     folder = ModelFolder.find(model)
+    reader = FaceReader(model, **opening)
     known = folder.manifest().get("threshold") if threshold is None else threshold
     if known is None:
         raise FacetpuError(f"{folder.root / MANIFEST}: has no threshold for two photos; pass --threshold")
-    reader = FaceReader(model, **opening)
     first, second = (reader.main_face(Path(path)) for path in (photo, other))
     for path, sighting in ((photo, first), (other, second)):
         if sighting.others:

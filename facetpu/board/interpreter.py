@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable
+
+import numpy as np
 
 from .. import runtime
 from ..errors import FacetpuError
@@ -17,12 +19,111 @@ SUFFIX = "_edgetpu"
 CUSTOM_OP = b"edgetpu-custom-op"
 
 
-class Opened(NamedTuple):
-    """A model that is ready to run: its interpreter, its file, and whether the Edge TPU runs it."""
+class DeviceModel:
+    """A model on the Edge TPU or the CPU; should the Edge TPU fail, its CPU twin goes on in its place.
 
-    interpreter: Any
-    path: Path
-    on_edgetpu: bool
+    Attributes:
+        path: the file that runs.
+        inputs, outputs: the runtime's details of the tensors, in the model's order.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        device: str | None = None,
+        threads: int = 0,
+        part: Callable[[bytes, Path], bytes] = lambda model, _: model,
+    ) -> None:
+        """Open the model at ``path``, or its CPU twin where there is no Edge TPU and none was asked for.
+
+        Args:
+            path: a .tflite file, compiled or not.
+            device: ``cpu``, or the Edge TPU to use as ``devices.check_device`` has it; a compiled model
+                runs on the first Edge TPU there is unless given.
+            threads: CPU threads, see ``open_model``.
+            part: takes a file's bytes and its path and gives the part of the model to open.
+
+        Raises:
+            FacetpuError: ``path`` is no model; it is compiled and there is neither an Edge TPU nor a twin;
+                the Edge TPU that was asked for cannot run it; or the runtime refuses it.
+        """
+        self._threads, self._part = threads, part
+        if device is not None:
+            check_device(device)
+        if is_compiled(read_tflite(path)):
+            self._open_compiled(path, device)
+        elif device in (None, CPU):
+            self._open(path)
+        else:
+            raise FacetpuError(
+                f"{path}: is not compiled for the Edge TPU, so it cannot run on {device}; "
+                "export it with --edgetpu, or take --device cpu"
+            )
+
+    def run(self, value: np.ndarray) -> list[np.ndarray]:
+        """The outputs for ``value``, the one input's, in the model's order.
+
+        Raises:
+            FacetpuError: the runtime fails, or the Edge TPU does and there is no CPU twin.
+        """
+        try:
+            return self._run(value)
+        except (RuntimeError, ValueError) as error:
+            self._go_on_without_edgetpu(error)
+            return self._run(value)
+
+    def _run(self, value: np.ndarray) -> list[np.ndarray]:
+        self._interpreter.set_tensor(self.inputs[0]["index"], value)
+        self._interpreter.invoke()
+        return [self._interpreter.get_tensor(output["index"]) for output in self.outputs]
+
+    def _open(self, path: Path, delegate: Any = None) -> None:
+        delegates = [] if delegate is None else [delegate]
+        model = self._part(read_tflite(path), path)
+        self._interpreter = open_model(model, path, delegates, self._threads)
+        self.path, self._on_edgetpu = path, delegate is not None
+        self.inputs: list[dict[str, Any]] = self._interpreter.get_input_details()
+        self.outputs: list[dict[str, Any]] = self._interpreter.get_output_details()
+
+    def _open_compiled(self, path: Path, device: str | None) -> None:
+        """Open the compiled model at ``path``, or its twin."""
+        twin = twin_of(path)
+        if device == CPU:
+            if twin is None:
+                raise FacetpuError(f"{path}: is compiled for the Edge TPU; put its CPU twin beside it")
+            return self._open(twin)
+        try:
+            return self._open(path, edgetpu_delegate(device))
+        except NoEdgeTpu as error:
+            reason = str(error)
+        except runtime.OldEdgeTpuRuntime as error:
+            reason = error.reason
+        if device is not None:
+            raise FacetpuError(f"{path}: {reason}; or take --device cpu")
+        if twin is None:
+            raise FacetpuError(
+                f"{path}: is compiled for the Edge TPU, and {reason}; or put its CPU twin beside it"
+            )
+        log.info("%s runs on the CPU: %s", twin.name, reason)
+        return self._open(twin)
+
+    def _go_on_without_edgetpu(self, error: Exception) -> None:
+        """Run the CPU twin from now on.
+
+        Raises:
+            FacetpuError: what failed was no Edge TPU, or there is no twin that is this model's.
+        """
+        if not self._on_edgetpu:
+            raise runtime.refused(str(self.path), error) from None
+        failed = f"{self.path}: the Edge TPU failed ({' '.join(str(error).split())})"
+        twin = twin_of(self.path)
+        if twin is None:
+            raise FacetpuError(f"{failed}; plug it in again, or put its CPU twin beside it") from None
+        forms = _forms(self.inputs + self.outputs)
+        self._open(twin)
+        if _forms(self.inputs + self.outputs) != forms:
+            raise FacetpuError(f"{failed}, and {twin.name} is no twin of it; export again") from None
+        log.warning("%s; %s runs on the CPU from now on", failed, twin.name)
 
 
 def is_compiled(model: bytes) -> bool:
@@ -34,57 +135,6 @@ def twin_of(path: Path) -> Path | None:
     """The CPU twin of a compiled model, of ``base_edgetpu.tflite`` the ``base.tflite``, if it is there."""
     twin = path.with_name(path.name.replace(SUFFIX, ""))
     return twin if twin != path and twin.is_file() else None
-
-
-def open_on_device(
-    path: Path,
-    device: str | None = None,
-    threads: int = 0,
-    part: Callable[[bytes, Path], bytes] = lambda model, _: model,
-) -> Opened:
-    """Open the model at ``path``, or its CPU twin where the Edge TPU cannot run it and none was asked for.
-
-    Args:
-        path: a .tflite file, compiled or not.
-        device: ``cpu``, or the Edge TPU to use as ``devices.check_device`` has it; a compiled model runs
-            on the first Edge TPU there is unless given.
-        threads: CPU threads, see ``open_model``.
-        part: takes a file's bytes and its path and gives the part of the model to open.
-
-    Raises:
-        FacetpuError: ``path`` is no model; it is compiled and there is neither an Edge TPU nor a twin;
-            the Edge TPU that was asked for cannot run it; or the runtime refuses it.
-    """
-    if device is not None:
-        check_device(device)
-    model = read_tflite(path)
-    if not is_compiled(model):
-        if device not in (None, CPU):
-            raise FacetpuError(
-                f"{path}: is not compiled for the Edge TPU, so it cannot run on {device}; "
-                "export it with --edgetpu, or take --device cpu"
-            )
-        return Opened(open_model(part(model, path), path, None, threads), path, False)
-    twin = twin_of(path)
-    if device == CPU:
-        if twin is None:
-            raise FacetpuError(f"{path}: is compiled for the Edge TPU; put its CPU twin beside it")
-        return open_on_device(twin, device, threads, part)
-    try:
-        delegate = edgetpu_delegate(device)
-        return Opened(open_model(part(model, path), path, [delegate], threads), path, True)
-    except NoEdgeTpu as error:
-        reason = str(error)
-    except runtime.OldEdgeTpuRuntime as error:
-        reason = error.reason
-    if device is not None:
-        raise FacetpuError(f"{path}: {reason}; or take --device cpu")
-    if twin is None:
-        raise FacetpuError(
-            f"{path}: is compiled for the Edge TPU, and {reason}; or put its CPU twin beside it"
-        )
-    log.info("%s runs on the CPU: %s", twin.name, reason)
-    return open_on_device(twin, CPU, threads, part)
 
 
 def read_tflite(path: Path) -> bytes:
@@ -120,3 +170,8 @@ def open_model(model: bytes, where: Path, delegates: list[Any] | None = None, th
     except (RuntimeError, ValueError) as error:
         raise runtime.refused(str(where), error) from None
     return interpreter
+
+
+def _forms(tensors: list[dict[str, Any]]) -> list[Any]:
+    """What callers of a model go by, of each of its tensors."""
+    return [(tensor["shape"].tolist(), tensor["dtype"], tensor["quantization"]) for tensor in tensors]

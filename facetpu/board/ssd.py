@@ -18,7 +18,7 @@ from ..image import resize
 from ..mtcnn import detector as mtcnn
 from ..mtcnn.boxes import squares
 from ..tflite.model import op_name, read_model, type_name
-from .interpreter import is_compiled, open_model, read_tflite, runnable
+from .interpreter import DeviceModel, is_compiled, read_tflite
 
 POST_PROCESSING = "TFLite_Detection_PostProcess"
 PROPOSED = 0.3  # least score of a box that R-Net looks at
@@ -45,7 +45,7 @@ class Tensors(NamedTuple):
 class Detector(mtcnn.Detector):
     """Finds faces with an SSD model; not safe for use by several threads at once."""
 
-    def __init__(self, model: Path, networks: Path, min_face: int = 20) -> None:
+    def __init__(self, model: Path, networks: Path, min_face: int = 20, device: str | None = None) -> None:
         """Load the model and MTCNN's networks.
 
         Args:
@@ -53,14 +53,18 @@ class Detector(mtcnn.Detector):
                 time; without one its CPU twin beside it runs.
             networks: a folder with ``pnet.tflite``, ``rnet.tflite`` and ``onet.tflite``.
             min_face: the smallest face to look for in pixels.
+            device: ``cpu``, or which Edge TPU, see ``devices.check_device``.
 
         Raises:
             FacetpuError: the model is no such detector or cannot run here, or a network is missing.
         """
         super().__init__(networks, min_face)
-        self._tensors = find_tensors(model)
-        self._ssd = open_model(*runnable(Path(model)))
-        self._input_shape = self._ssd.get_input_details()[0]["shape"]
+        self._model = DeviceModel(Path(model), device)
+        self._tensors = find_tensors(self._model.path)
+        self._input_shape = self._model.inputs[0]["shape"]
+        # Places among the outputs, which a compiled model and its twin have in one order.
+        numbers = [output["index"] for output in self._model.outputs]
+        self._places = [numbers.index(number) for number in self._tensors[1:]]
 
     def _propose(self, image: np.ndarray) -> np.ndarray:
         """The squares around the model's boxes: float64 [n, 4] of whole numbers."""
@@ -71,12 +75,8 @@ class Detector(mtcnn.Detector):
     def _boxes(self, image: np.ndarray) -> np.ndarray:
         """The model's likely boxes in pixels of ``image``: float64 [n, 4], x1, y1, x2, y2."""
         pixels, scale = fitted(image, *self._input_shape[1:3])
-        self._ssd.set_tensor(self._tensors.image, pixels[None])
-        self._ssd.invoke()
-        boxes, scores, count = (
-            self._ssd.get_tensor(number)
-            for number in (self._tensors.boxes, self._tensors.scores, self._tensors.found)
-        )
+        outputs = self._model.run(pixels[None])
+        boxes, _, scores, count = (outputs[place] for place in self._places)
         found = boxes[0, : int(count[0])][scores[0, : int(count[0])] >= PROPOSED]
         sides = np.tile(self._input_shape[1:3], 2) / scale
         return (found * sides)[:, [1, 0, 3, 2]].astype(np.float64)
