@@ -596,7 +596,7 @@ def test_a_detector_that_is_none_is_named(known: Path, people: Path, tmp_path: P
 
 
 def test_the_smallest_face_to_look_for_is_kept(known: Path, people: Path) -> None:
-    (photo,) = identify(known, [people / "Bo" / "000.jpg"], min_face=190).photos
+    (photo,) = identify(known, [people / "Bo" / "000.jpg"], min_face=250).photos
     assert photo.faces == []
 
 

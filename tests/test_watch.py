@@ -81,7 +81,7 @@ def test_strangers_are_followed_without_a_name(known: Path, film: Path) -> None:
     *events, done = watch(known, [film], threshold=1.0)
     assert [event.name for event in events] == [None] * 4
     assert (done.people, done.strangers) == ([], 2)
-    assert "nobody known and 2 strangers" in str(done)
+    assert "nobody known; 2 tracks of strangers" in str(done)
 
 
 def test_json_is_one_document_an_event(known: Path, film: Path) -> None:

@@ -88,23 +88,26 @@ class _Newest:
         self._frame: Frame | None = None
         self._changed = threading.Condition()
         self._over = False
-        self.failed: FacetpuError | None = None
+        self.failed: Exception | None = None
 
     def fill(self) -> None:
         """Take pictures until there are none, or until told to stop."""
         start, number = time.monotonic(), 0
-        while not self._over:
-            try:
+        try:
+            while not self._over:
                 image = self._stream.read()
-            except FacetpuError as error:
-                self.failed, image = error, None
-            with self._changed:
                 if image is None:
-                    self._over = True
-                else:
+                    break
+                with self._changed:
                     self._frame = Frame(number, time.monotonic() - start, image)
+                    self._changed.notify()
+                number += 1
+        except Exception as error:  # it is raised again by the thread that takes the pictures
+            self.failed = error
+        finally:
+            with self._changed:
+                self._over = True
                 self._changed.notify()
-            number += 1
 
     def take(self) -> Frame | None:
         """The newest picture that was not taken yet; waits for it; None when there will be no more."""

@@ -54,7 +54,7 @@ class Done(NamedTuple):
     def __str__(self) -> str:
         seen = ", ".join(self.people) or "nobody known"
         if self.strangers:
-            seen += f" and {self.strangers} stranger{'s' if self.strangers > 1 else ''}"
+            seen += f"; {self.strangers} track{'s' if self.strangers > 1 else ''} of strangers"
         steps = ", ".join(f"{step} {time:.1f}" for step, time in self.steps_ms.items())
         text = (
             f"{self.source}: {seen}; {self.frames} frames at {self.frames_per_second:.1f} a second, "
