@@ -623,7 +623,13 @@ def test_the_margin_is_to_the_second_nearest(known: Path, people: Path) -> None:
 
 
 def test_photos_and_a_camera_exclude_each_other(known: Path) -> None:
-    for arguments in ([], ["photo.jpg", "--camera", "0"], ["photo.jpg", "a.mp4"], ["photo.jpg", "--show"]):
+    for arguments in (
+        [],
+        ["photo.jpg", "--camera", "0"],
+        ["photo.jpg", "a.mp4"],
+        ["photo.jpg", "--show"],
+        ["photo.jpg", "--draw", "a.mp4"],
+    ):
         done = CliRunner().invoke(main, ["identify", str(known), *arguments])
         assert done.exit_code == 2
 

@@ -109,6 +109,8 @@ def identify(model: Path, sources: tuple[Path, ...], camera: str | None, **setti
 
     if settings.pop("show") or settings.pop("every") != 1:
         raise click.UsageError("--show and --every are for videos and cameras")
+    if settings["draw"] is not None and is_video(settings["draw"]):
+        raise click.UsageError("--draw takes a folder for photos")
     return identify(model, list(sources), **settings)
 
 
