@@ -28,10 +28,7 @@ class OldEdgeTpuRuntime(FacetpuError):
         reason: so, and what to do, without the model's path.
     """
 
-    def __init__(self, where: str, said: str) -> None:
-        """Say of the model ``where`` what the library ``said`` of it."""
-        self.reason = f"the Edge TPU runtime is older than the model; update libedgetpu ({said})"
-        super().__init__(f"{where}: {self.reason}")
+    reason = ""
 
 
 def find_runtime() -> Runtime:
@@ -96,7 +93,10 @@ def refused(where: str, error: Exception) -> FacetpuError:
         return FacetpuError(f"{by} is older than the model; install a newer one ({reason})")
     # What libedgetpu says of a package that was compiled for a later runtime.
     if "requires runtime version" in reason:
-        return OldEdgeTpuRuntime(where, reason)
+        advice = f"the Edge TPU runtime is older than the model; update libedgetpu ({reason})"
+        old = OldEdgeTpuRuntime(f"{where}: {advice}")
+        old.reason = advice
+        return old
     return FacetpuError(f"{by} refuses it: {reason}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from facetpu import runtime
 from facetpu.board import devices
 from facetpu.runtime import Runtime, find_runtime
 from facetpu.tflite.model import read_model, write_model
@@ -80,9 +82,14 @@ class StandinEdgeTpu:
         self._real = find_runtime().module
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Be the runtime that facetpu finds, and its library be there."""
-        monkeypatch.setattr("facetpu.runtime.find_runtime", lambda: Runtime(self, "stand-in", "1"))
+        """Be the runtime that facetpu finds, and its library be there and list one device, on PCIe."""
+        monkeypatch.setattr(runtime, "find_runtime", lambda: Runtime(self, "stand-in", "1"))
         monkeypatch.setattr(devices, "_library", lambda: None)
+        monkeypatch.setattr(devices, "edgetpus", lambda: [devices.EdgeTpu("pci:0", "/dev/apex_0")])
+
+    def fail(self) -> None:
+        """Report that the device is gone, as libedgetpu does at its best."""
+        raise RuntimeError(GONE)
 
     def load_delegate(self, library: str, options: dict[str, str]) -> StandinEdgeTpu:
         self.asked.append(options)
@@ -92,6 +99,13 @@ class StandinEdgeTpu:
         if arguments["experimental_delegates"] != [self]:
             return self._real.Interpreter(**arguments)
         return _Interpreter(self, self._real.Interpreter(model_content=self.twin, num_threads=1))
+
+
+class AbortingEdgeTpu(StandinEdgeTpu):
+    """One that takes its process with it when it is unplugged, as libedgetpu does on a USB error."""
+
+    def fail(self) -> None:
+        os.abort()
 
 
 class _Interpreter:
@@ -107,7 +121,7 @@ class _Interpreter:
 
     def invoke(self) -> None:
         if self._edgetpu.invoked == self._edgetpu.dies_after:
-            raise RuntimeError(GONE)
+            self._edgetpu.fail()
         self._edgetpu.invoked += 1
         self._twin.invoke()
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from small_export import SIZE, build_base, write_export
-from standin_edgetpu import StandinEdgeTpu, compiled, crops_of, use_library
+from standin_edgetpu import GONE, StandinEdgeTpu, compiled, crops_of, use_library
 
 from facetpu.board import devices
 from facetpu.board.devices import (
@@ -141,6 +142,64 @@ def test_unplugged_beside_another_models_base_is_one_line(
     (folder / "base.tflite").write_bytes(build_base(dim=16))
     with pytest.raises(FacetpuError, match=r"the Edge TPU failed \(.*\), and base\.tflite is no twin of it"):
         Embedder(folder).run(CROPS)
+
+
+@pytest.fixture
+def usb(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Plugs a stand-in into USB, given how to make it of ``twin``; it is opened in a child's process."""
+
+    def plug_in(standin: str) -> None:
+        monkeypatch.setattr(devices, "_library", lambda: None)
+        monkeypatch.setattr(devices, "edgetpus", lambda: [EdgeTpu("usb:0", "/sys/2-1")])
+        (tmp_path / "sitecustomize.py").write_text(
+            "import pytest\n"
+            "from pathlib import Path\n"
+            "from standin_edgetpu import AbortingEdgeTpu, StandinEdgeTpu\n"
+            f"twin = Path({str(model / 'base.tflite')!r}).read_bytes()\n"
+            f"{standin}.install(pytest.MonkeyPatch())\n"
+        )
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(Path(__file__).parent)]))
+
+    return plug_in
+
+
+@pytest.mark.parametrize(
+    ("standin", "reason"),
+    [
+        ("AbortingEdgeTpu(twin, dies_after=2)", "its process ended by SIGABRT"),
+        ("StandinEdgeTpu(twin, dies_after=2)", GONE),
+    ],
+)
+def test_a_usb_edge_tpu_that_is_pulled_out_does_not_take_us_with_it(
+    model: Path,
+    usb: Callable[[str], None],
+    on_cpu: np.ndarray,
+    caplog: pytest.LogCaptureFixture,
+    standin: str,
+    reason: str,
+) -> None:
+    usb(standin)
+    embedder = Embedder(model)
+    assert embedder.path.name == "base_edgetpu.tflite"
+    assert np.array_equal(embedder.run(CROPS[:2]), on_cpu[:2])
+    assert caplog.messages == []
+    assert np.array_equal(embedder.run(CROPS), on_cpu)
+    (line,) = caplog.messages
+    assert line.endswith(
+        f"base_edgetpu.tflite: the Edge TPU failed ({reason}); base.tflite runs on the CPU from now on"
+    )
+
+
+def test_what_a_usb_edge_tpu_refuses_is_said_as_that_of_any_other(
+    model: Path, usb: Callable[[str], None], on_cpu: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    usb("StandinEdgeTpu(twin, too_old=True)")
+    with caplog.at_level("INFO", "facetpu"):
+        assert np.array_equal(Embedder(model).run(CROPS), on_cpu)
+    (line,) = caplog.messages
+    assert line.startswith("base.tflite runs on the CPU: the Edge TPU runtime is older than the model")
+    with pytest.raises(FacetpuError, match=r"update libedgetpu .*; or take --device cpu"):
+        Embedder(model, device="usb:0")
 
 
 def test_a_library_older_than_the_model_leaves_it_to_the_twin(

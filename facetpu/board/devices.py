@@ -95,6 +95,16 @@ def edgetpus() -> list[EdgeTpu]:
     return found
 
 
+def on_usb(device: str | None) -> bool:
+    """Whether ``device``, or with None the Edge TPU that the library would take, may be one on USB.
+
+    Raises:
+        NoEdgeTpu: the library is not installed.
+    """
+    bus = (device or "").partition(":")[0]
+    return bus != "pci" and any(edgetpu.name.startswith("usb") for edgetpu in edgetpus())
+
+
 def library_version() -> int | None:
     """The runtime version of the library, which a compiled model asks for; None where it does not say.
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from .. import runtime
 from ..errors import FacetpuError
-from .devices import CPU, NoEdgeTpu, check_device, edgetpu_delegate
+from .devices import CPU, NoEdgeTpu, check_device, edgetpu_delegate, on_usb
+from .guarded import GuardedRunner
 
 log = logging.getLogger(__name__)
 
@@ -19,12 +20,37 @@ SUFFIX = "_edgetpu"
 CUSTOM_OP = b"edgetpu-custom-op"
 
 
+class Runner:
+    """A model in an interpreter of its own.
+
+    Attributes:
+        inputs, outputs: the runtime's details of the tensors, in the model's order.
+    """
+
+    def __init__(
+        self, model: bytes, where: Path, delegates: list[Any] | None = None, threads: int = 0
+    ) -> None:
+        """Open a model, see ``open_model``."""
+        self._interpreter = open_model(model, where, delegates, threads)
+        self.inputs: list[dict[str, Any]] = self._interpreter.get_input_details()
+        self.outputs: list[dict[str, Any]] = self._interpreter.get_output_details()
+
+    def run(self, value: np.ndarray) -> list[np.ndarray]:
+        """The outputs for ``value``, the one input's, in the model's order.
+
+        Raises:
+            RuntimeError, ValueError: the runtime or its device fails.
+        """
+        self._interpreter.set_tensor(self.inputs[0]["index"], value)
+        self._interpreter.invoke()
+        return [self._interpreter.get_tensor(output["index"]) for output in self.outputs]
+
+
 class DeviceModel:
     """A model on the Edge TPU or the CPU; should the Edge TPU fail, its CPU twin goes on in its place.
 
     Attributes:
         path: the file that runs.
-        inputs, outputs: the runtime's details of the tensors, in the model's order.
     """
 
     def __init__(
@@ -60,6 +86,16 @@ class DeviceModel:
                 "export it with --edgetpu, or take --device cpu"
             )
 
+    @property
+    def inputs(self) -> list[dict[str, Any]]:
+        """The runtime's details of its inputs, in the model's order."""
+        return self._runner.inputs
+
+    @property
+    def outputs(self) -> list[dict[str, Any]]:
+        """The runtime's details of its outputs, in the model's order."""
+        return self._runner.outputs
+
     def run(self, value: np.ndarray) -> list[np.ndarray]:
         """The outputs for ``value``, the one input's, in the model's order.
 
@@ -67,23 +103,24 @@ class DeviceModel:
             FacetpuError: the runtime fails, or the Edge TPU does and there is no CPU twin.
         """
         try:
-            return self._run(value)
+            return self._runner.run(value)
         except (RuntimeError, ValueError) as error:
             self._go_on_without_edgetpu(error)
-            return self._run(value)
+            return self._runner.run(value)
 
-    def _run(self, value: np.ndarray) -> list[np.ndarray]:
-        self._interpreter.set_tensor(self.inputs[0]["index"], value)
-        self._interpreter.invoke()
-        return [self._interpreter.get_tensor(output["index"]) for output in self.outputs]
-
-    def _open(self, path: Path, delegate: Any = None) -> None:
-        delegates = [] if delegate is None else [delegate]
+    def _open(self, path: Path) -> None:
+        """Open a model on the CPU."""
         model = self._part(read_tflite(path), path)
-        self._interpreter = open_model(model, path, delegates, self._threads)
-        self.path, self._on_edgetpu = path, delegate is not None
-        self.inputs: list[dict[str, Any]] = self._interpreter.get_input_details()
-        self.outputs: list[dict[str, Any]] = self._interpreter.get_output_details()
+        self._runner: Runner | GuardedRunner = Runner(model, path, None, self._threads)
+        self.path, self._on_edgetpu = path, False
+
+    def _open_on_edgetpu(self, path: Path, device: str | None) -> None:
+        model = self._part(read_tflite(path), path)
+        if on_usb(device):
+            self._runner = GuardedRunner(model, path, device, self._threads)
+        else:
+            self._runner = Runner(model, path, [edgetpu_delegate(device)], self._threads)
+        self.path, self._on_edgetpu = path, True
 
     def _open_compiled(self, path: Path, device: str | None) -> None:
         """Open the compiled model at ``path``, or its twin."""
@@ -93,7 +130,7 @@ class DeviceModel:
                 raise FacetpuError(f"{path}: is compiled for the Edge TPU; put its CPU twin beside it")
             return self._open(twin)
         try:
-            return self._open(path, edgetpu_delegate(device))
+            return self._open_on_edgetpu(path, device)
         except NoEdgeTpu as error:
             reason = str(error)
         except runtime.OldEdgeTpuRuntime as error:
