@@ -71,7 +71,7 @@ class StandinEdgeTpu:
     Attributes:
         asked: the options of each delegate that was loaded.
         invoked: how often the Edge TPU ran.
-        dies_after: how many runs until it is unplugged; None: it never is.
+        dies_after: how many runs until it is unplugged; -1: it fails to open; None: it never does.
         too_old: whether the library is older than the model.
     """
 
@@ -92,6 +92,8 @@ class StandinEdgeTpu:
         raise RuntimeError(GONE)
 
     def load_delegate(self, library: str, options: dict[str, str]) -> StandinEdgeTpu:
+        if self.dies_after == -1:
+            self.fail()
         self.asked.append(options)
         return self
 

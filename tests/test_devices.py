@@ -190,16 +190,32 @@ def test_a_usb_edge_tpu_that_is_pulled_out_does_not_take_us_with_it(
     )
 
 
-def test_what_a_usb_edge_tpu_refuses_is_said_as_that_of_any_other(
-    model: Path, usb: Callable[[str], None], on_cpu: np.ndarray, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("standin", "reason"),
+    [
+        (
+            "StandinEdgeTpu(twin, too_old=True)",
+            "the Edge TPU runtime is older than the model; update libedgetpu",
+        ),
+        ("AbortingEdgeTpu(twin, dies_after=-1)", "the Edge TPU failed (its process ended by SIGABRT)"),
+    ],
+)
+def test_a_usb_edge_tpu_that_cannot_be_used_leaves_the_model_to_the_twin(
+    model: Path,
+    usb: Callable[[str], None],
+    on_cpu: np.ndarray,
+    caplog: pytest.LogCaptureFixture,
+    standin: str,
+    reason: str,
 ) -> None:
-    usb("StandinEdgeTpu(twin, too_old=True)")
+    usb(standin)
     with caplog.at_level("INFO", "facetpu"):
         assert np.array_equal(Embedder(model).run(CROPS), on_cpu)
     (line,) = caplog.messages
-    assert line.startswith("base.tflite runs on the CPU: the Edge TPU runtime is older than the model")
-    with pytest.raises(FacetpuError, match=r"update libedgetpu .*; or take --device cpu"):
+    assert line.startswith(f"base.tflite runs on the CPU: {reason}")
+    with pytest.raises(FacetpuError, match="; or take --device cpu") as refusal:
         Embedder(model, device="usb:0")
+    assert reason in str(refusal.value)
 
 
 def test_a_library_older_than_the_model_leaves_it_to_the_twin(

@@ -135,6 +135,8 @@ class DeviceModel:
             reason = str(error)
         except runtime.OldEdgeTpuRuntime as error:
             reason = error.reason
+        except RuntimeError as error:  # the process that guards a USB Edge TPU ended
+            reason = f"the Edge TPU failed ({error})"
         if device is not None:
             raise FacetpuError(f"{path}: {reason}; or take --device cpu")
         if twin is None:

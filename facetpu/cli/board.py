@@ -45,7 +45,11 @@ def recognising(command: Command) -> Command:
             type=click.IntRange(12),
             help="Smallest face to look for, in pixels; a larger one is faster.",
         ),
-        click.option("--detector", type=FILE, help="Another detector than the one in MODEL's folder."),
+        click.option(
+            "--detector",
+            type=FILE,
+            help="SSD model (.tflite) or folder of MTCNN networks to find faces with; MODEL's own unless given.",
+        ),
         click.option(
             "--device", callback=_device, help="What runs the base: cpu, or an Edge TPU: usb, pci, usb:1, :0."
         ),
