@@ -48,7 +48,7 @@ def recognising(command: Command) -> Command:
         click.option(
             "--detector",
             type=FILE,
-            help="SSD model (.tflite) or folder of MTCNN networks to find faces with; MODEL's own unless given.",
+            help="SSD model, or folder of MTCNN networks, to find faces with; MODEL's own unless given.",
         ),
         click.option(
             "--device", callback=_device, help="What runs the base: cpu, or an Edge TPU: usb, pci, usb:1, :0."
