@@ -157,7 +157,8 @@ def new_video(path: Path, rate: float, overwrite: bool) -> Iterator[Callable[[fl
                 written += 1
 
         try:
-            yield write
+            with contextlib.suppress(GeneratorExit):  # who watches has had enough: what is drawn stands
+                yield write
             if writer is not None:
                 writer.release()
                 os.replace(str(building), str(temporary))
