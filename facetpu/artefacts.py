@@ -2,12 +2,14 @@
 
 A file is written beside its place and renamed into it. A folder is built as ``.NAME.partial``
 beside its place and renamed when it is complete, so that a reader never sees half of one; a killed
-run leaves the partial folder, which the next run with the same settings goes on from.
+run leaves the partial folder, which the next run with the same settings goes on from. An empty
+``.NAME.lock`` stands beside it as long as a run is writing.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
@@ -20,7 +22,9 @@ from .errors import FacetpuError
 
 MANIFEST = "manifest.json"
 _RUN = ".facetpu-run.json"
-_LOCK = ".facetpu-lock"
+
+# From Linux's fs.h and fcntl.h, for renameat2.
+_RENAME_EXCHANGE, _AT_FDCWD = 2, -100
 
 
 @contextlib.contextmanager
@@ -42,6 +46,10 @@ def new_file(path: Path, overwrite: bool = False, mode: int = 0o644) -> Iterator
         os.chmod(temporary, mode)
         os.replace(temporary, path)
         _sync_folder(path.parent)
+    except OSError as error:
+        if error.filename is None:  # a write to an open file that fails, as on a full disk, has no name
+            error.filename = str(path)
+        raise
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
@@ -75,11 +83,12 @@ def new_folder(
         FacetpuError: ``out`` exists, its parent does not, or another run is building it.
     """
     out = Path(out)
-    _undo_half_swap(out)
-    check_new(out, overwrite)
+    _check_parent(out)
     partial = out.with_name(f".{out.name}.partial")
-    partial.mkdir(exist_ok=True)
-    with _locked(partial, out):
+    with _locked(out):
+        _undo_half_swap(out)
+        check_new(out, overwrite)
+        partial.mkdir(exist_ok=True)
         if resume_key is None or _read_json(partial / _RUN) != _plain(resume_key):
             _empty(partial)
             (partial / _RUN).write_text(_dump(resume_key), encoding="utf-8")
@@ -89,9 +98,7 @@ def new_folder(
             if not keep:
                 shutil.rmtree(partial, ignore_errors=True)
             raise
-        for name in (_RUN, _LOCK):
-            with contextlib.suppress(FileNotFoundError):
-                (partial / name).unlink()
+        (partial / _RUN).unlink()
         _swap(partial, out)
 
 
@@ -102,10 +109,7 @@ def check_new(out: Path, overwrite: bool = False) -> None:
         FacetpuError: ``out`` exists and may not be replaced, or the folder it is to stand in is missing.
     """
     out = Path(out)
-    if not out.parent.is_dir():
-        raise FacetpuError(f"{out.parent}: no such folder; create it first")
-    if not os.access(str(out.parent), os.W_OK | os.X_OK):
-        raise FacetpuError(f"{out.parent}: may not be written to; choose another place for {out.name}")
+    _check_parent(out)
     if not os.path.lexists(str(out)):
         return
     if out.is_dir():
@@ -115,6 +119,13 @@ def check_new(out: Path, overwrite: bool = False) -> None:
             raise FacetpuError(f"{out}: holds files that facetpu did not write; choose another folder")
     if not overwrite:
         raise FacetpuError(f"{out}: exists; choose another name, or pass --overwrite to replace it")
+
+
+def _check_parent(out: Path) -> None:
+    if not out.parent.is_dir():
+        raise FacetpuError(f"{out.parent}: no such folder; create it first")
+    if not os.access(str(out.parent), os.W_OK | os.X_OK):
+        raise FacetpuError(f"{out.parent}: may not be written to; choose another place for {out.name}")
 
 
 def write_manifest(
@@ -201,8 +212,7 @@ def _read_json(path: Path) -> Any:
 
 def _empty(folder: Path) -> None:
     for entry in folder.iterdir():
-        if entry.name != _LOCK:
-            _remove(entry)
+        _remove(entry)
 
 
 def _old(out: Path) -> Path:
@@ -213,11 +223,28 @@ def _old(out: Path) -> Path:
 def _swap(partial: Path, out: Path) -> None:
     """Put ``partial`` in the place of ``out``; what stood there is removed only once the new one stands."""
     old = _old(out)
-    if os.path.lexists(str(out)):
+    if not os.path.lexists(str(out)):
+        os.replace(str(partial), str(out))
+    elif _exchanged(partial, out):
+        os.replace(str(partial), str(old))
+    else:
         os.replace(str(out), str(old))
-    os.replace(str(partial), str(out))
+        os.replace(str(partial), str(out))
     _sync_folder(out.parent)
     _remove(old)
+
+
+def _exchanged(partial: Path, out: Path) -> bool:
+    """Whether the two have changed places in one step, as Linux can on most of its file systems.
+
+    Without it there is a moment in which ``out`` does not exist; ``_undo_half_swap`` mends a kill in it.
+    """
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):  # another system, or glibc before 2.28
+        return False
+    paths = os.fsencode(str(partial)), os.fsencode(str(out))
+    return bool(rename(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE) == 0)
 
 
 def _undo_half_swap(out: Path) -> None:
@@ -249,16 +276,36 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(partial: Path, out: Path) -> Iterator[None]:
-    """Hold the folder's lock, so that two runs never build the same folder at once."""
+def _locked(out: Path) -> Iterator[None]:
+    """Hold the lock of ``out``, so that two runs never build the same folder at once.
+
+    Raises:
+        FacetpuError: another run holds it.
+    """
     try:
         import fcntl
     except ImportError:  # Windows has no flock; a second run there is not noticed.
         yield
         return
-    with open(str(partial / _LOCK), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FacetpuError(f"{out}: another run is writing it; wait for it to end") from None
-        yield
+    path = out.with_name(f".{out.name}.lock")
+    while True:
+        with open(str(path), "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise FacetpuError(f"{out}: another run is writing it; wait for it to end") from None
+            if not _is_open_at(path, lock.fileno()):
+                continue  # whoever held it before has removed it meanwhile
+            try:
+                yield
+            finally:
+                path.unlink()
+            return
+
+
+def _is_open_at(path: Path, descriptor: int) -> bool:
+    """Whether the file that is open is the one that stands at ``path``."""
+    try:
+        return os.path.samestat(os.stat(str(path)), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

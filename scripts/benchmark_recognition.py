@@ -109,6 +109,7 @@ def gallery_of(known: Path, people: int, dim: int) -> Gallery:
         embeddings=embeddings,
         imprints=embeddings,
         photos=[f"{number:064x}" for number in range(people)],
+        prints=[0] * people,
     )
 
 

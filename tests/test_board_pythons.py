@@ -81,7 +81,8 @@ def test_imprint_and_identify_from_end_to_end(facetpu: Path, tmp_path: Path) -> 
     installed = f"import importlib.util as u; print(*[n for n in {names} if u.find_spec(n)])"
     assert check([python, "-c", installed]).split() == [RUNTIME[version]]
 
-    told = json.loads(check([facetpu, "imprint", model, people, tmp_path / "known", "--json"]))
+    options = ["--accept-all", "--keep-photos", "--learner", "softmax", "--report", tmp_path / "sheet.png"]
+    told = json.loads(check([facetpu, "imprint", model, people, tmp_path / "known", *options, "--json"]))
     names = sorted(folder.name for folder in people.iterdir())
     assert [(person["name"], person["photos"]) for person in told["people"]] == [(name, 2) for name in names]
     seen = json.loads(
@@ -90,7 +91,7 @@ def test_imprint_and_identify_from_end_to_end(facetpu: Path, tmp_path: Path) -> 
     assert len(list((tmp_path / "drawn").glob("*.png"))) == 6
 
     # What this Python, with its newer runtime, makes of the same photos.
-    imprint(model, people, tmp_path / "here")
+    imprint(model, people, tmp_path / "here", accept_all=True)
     here = identify(tmp_path / "here", [people])
     for photo, expected in zip(seen["photos"], here.photos, strict=True):
         (face,), (same,) = photo["faces"], expected.faces
@@ -112,6 +113,13 @@ def test_imprint_and_identify_from_end_to_end(facetpu: Path, tmp_path: Path) -> 
         assert [event["event"] for event in events] == ["appeared", "left", "done"]
         assert events[-1]["people"] == [names[0]]
 
+    file = tmp_path / "people.npz"
+    check([facetpu, "people", tmp_path / "known", "export", file])
+    check([facetpu, "people", tmp_path / "known", "merge", names[2], names[1]])
+    assert "4 photos" in check([facetpu, "people", tmp_path / "known", "list"])
+    assert "class 0" in check([facetpu, "people", tmp_path / "known", "show", names[0]])
+    check([facetpu, "people", tmp_path / "known", "remove", names[1]])
+    check([facetpu, "people", tmp_path / "known", "import", file])
     check([facetpu, "people", tmp_path / "known", "rename", names[0], "Çelik"])
     check([facetpu, "people", tmp_path / "known", "remove", names[1]])
     assert "Çelik" in check([facetpu, "people", tmp_path / "known", "list"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import stat
 from pathlib import Path
@@ -13,7 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_export import unit_rows
 
-from facetpu.board.gallery import Gallery, empty_gallery, normalised, read_gallery, write_gallery
+from facetpu.board.gallery import (
+    UNKNOWN_PRINT,
+    Gallery,
+    empty_gallery,
+    normalised,
+    read_gallery,
+    write_gallery,
+)
 from facetpu.board.threshold import (
     Cohort,
     gallery_threshold,
@@ -36,7 +44,10 @@ def gallery_of(counts: dict[str, int], seed: int = 0, dim: int = 16) -> Gallery:
     embeddings = normalised(centres[person] + 0.1 * rng.normal(size=(len(person), dim)))
     photos = [f"{index:064x}" for index in range(len(person))]
     imprints = np.round(embeddings * 128) / np.float32(128)
-    return Gallery(list(counts), person, embeddings, imprints, photos, "b" * 64, dict(ALIGNMENT), 0.5, 0.01)
+    prints = [index << 200 for index in range(len(person))]
+    return Gallery(
+        list(counts), person, embeddings, imprints, photos, "b" * 64, dict(ALIGNMENT), 0.5, 0.01, prints
+    )
 
 
 def same(left: Gallery, right: Gallery) -> bool:
@@ -93,7 +104,7 @@ def test_a_flipped_byte_gives_the_gallery_or_an_error(
 def test_a_gallery_of_a_later_version_or_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FacetpuError, match="no such file; enrol people"):
         read_gallery(tmp_path / "gallery.npz")
-    np.savez(tmp_path / "later.npz", settings=np.array('{"version": 2}'), person=0, embeddings=0, imprints=0)
+    np.savez(tmp_path / "later.npz", settings=np.array('{"version": 3}'), person=0, embeddings=0, imprints=0)
     with pytest.raises(FacetpuError, match="later facetpu"):
         read_gallery(tmp_path / "later.npz")
     np.savez(tmp_path / "other.npz", embeddings=np.zeros([2, 3], np.float32))
@@ -108,7 +119,8 @@ def test_a_gallery_of_a_later_version_or_of_another_kind_is_refused(tmp_path: Pa
     "change",
     [
         {"people": ["Ana", "Bea", "Cyd"]},
-        {"photos": ["0"]},
+        {"photos": ["0" * 64]},
+        {"prints": [0]},
         {"person": np.array([0, 0, 7], np.int32)},
         {"embeddings": np.full((3, 16), np.nan, np.float32)},
         {"embeddings": np.zeros((3, 16), np.float64)},
@@ -233,3 +245,79 @@ def test_a_cohort_is_read_as_it_was_written_and_a_damaged_one_named(tmp_path: Pa
     (tmp_path / "cohort.npz").write_bytes(b"PK")
     with pytest.raises(FacetpuError, match=r"cohort\.npz: is damaged"):
         read_cohort(tmp_path / "cohort.npz", 16)
+
+
+def refusal(path: Path, gallery: Gallery) -> str | None:
+    """What is said on reading ``path``; None where it gives ``gallery``."""
+    try:
+        read = read_gallery(path)
+    except FacetpuError as error:
+        return str(error)
+    assert same(read, gallery)
+    return None
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "zeroed", "twice"])
+def test_a_gallery_damaged_anywhere_is_refused_or_whole(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "gallery.npz"
+    gallery = gallery_of({"Ana": 2, "Bea": 1})
+    write_gallery(path, gallery)
+    content = path.read_bytes()
+    refused = 0
+    for start in range(0, len(content), 41):
+        stop = start + 41
+        part = content[start:stop]
+        replaced = {
+            "cut": content[:start],
+            "flipped": content[:start] + bytes(byte ^ 0x55 for byte in part) + content[stop:],
+            "zeroed": content[:start] + bytes(len(part)) + content[stop:],
+            "twice": content[:stop] + part + content[stop:],
+        }[damage]
+        path.write_bytes(replaced)
+        message = refusal(path, gallery)
+        refused += message is not None
+        if message is not None:
+            assert message.startswith(f"{path}: is damaged (")
+            assert "\n" not in message
+    assert refused > 0.5 * len(content) / 41
+
+
+def test_a_gallery_of_version_1_is_read_and_written_anew(tmp_path: Path) -> None:
+    """Version 1 held photos and settings as text, and no fingerprints."""
+    gallery = gallery_of({"Ana": 2, "Bea": 1})
+    settings = {"version": 1, "people": gallery.people, "photos": gallery.photos, "base": gallery.base}
+    settings.update(alignment=ALIGNMENT, threshold=0.5, false_accepts=0.01)
+    np.savez(
+        tmp_path / "gallery.npz",
+        settings=np.array(json.dumps(settings)),
+        person=gallery.person,
+        embeddings=gallery.embeddings,
+        imprints=gallery.imprints,
+    )
+    read = read_gallery(tmp_path / "gallery.npz")
+    assert same(read, gallery._replace(prints=[UNKNOWN_PRINT] * 3))
+    write_gallery(tmp_path / "gallery.npz", read)
+    assert same(read_gallery(tmp_path / "gallery.npz"), read)
+
+
+def test_merged_people_have_both_their_photos() -> None:
+    gallery = gallery_of({"Ana": 3, "Bea": 1, "Cyd": 2})
+    for name, into, people, person in [
+        ("Ana", "Cyd", ["Bea", "Cyd"], [1, 1, 1, 0, 1, 1]),
+        ("Cyd", "Ana", ["Ana", "Bea"], [0, 0, 0, 1, 0, 0]),
+    ]:
+        merged = gallery.merged(name, into)
+        assert (merged.people, merged.person.tolist()) == (people, person)
+        assert same(merged._replace(people=gallery.people, person=gallery.person), gallery)
+
+
+def test_a_part_of_a_gallery_joined_to_the_rest_is_the_whole_again() -> None:
+    gallery = gallery_of({"Ana": 3, "Bea": 1, "Cyd": 2})
+    part = gallery.only(np.array([3, 5]))
+    assert (part.people, part.person.tolist()) == (["Bea", "Cyd"], [0, 1])
+    assert part.photos == [gallery.photos[3], gallery.photos[5]]
+    whole = gallery.only(np.array([0, 1, 2])).joined(gallery.only(np.array([3, 4, 5])))
+    assert same(whole, gallery)
+    more = gallery.joined(part._replace(people=["Cyd", "Dan"]))
+    assert more.people == ["Ana", "Bea", "Cyd", "Dan"]
+    assert more.person.tolist() == [0, 0, 0, 1, 2, 2, 2, 3]

@@ -41,7 +41,7 @@ def portraits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def known(portraits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that knows both."""
     folder = tmp_path_factory.mktemp("known")
-    imprint(write_export(folder / "model"), portraits, folder / "known")
+    imprint(write_export(folder / "model"), portraits, folder / "known", accept_all=True)
     return folder / "known"
 
 

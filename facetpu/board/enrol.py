@@ -3,80 +3,52 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..artefacts import MANIFEST, check_new, digest, finished, new_folder, write_manifest
+from ..artefacts import MANIFEST, check_new, digest, finished, new_folder, write_bytes, write_manifest
 from ..image import UnreadableImage
 from ..labels import check_distinct, read_labels
 from ..people import photos_under
 from ..progress import progress
 from .embed import Embedder, base_model
+from .engine import imprinting_engine
+from .enrolment import ImprintResult, summary
 from .faces import FaceReader, NoFace
 from .folder import BASE, BASE_EDGETPU, COHORT, DETECTOR, GALLERY, LABELS, MODEL, ModelFolder
-from .gallery import Gallery, empty_gallery
-from .intake import Intake, Portrait, Remark, photos_of_people, read_portraits
+from .gallery import Gallery, empty_gallery, read_gallery
+from .intake import photos_of_people, read_candidates
 from .interpreter import open_model, read_tflite
-from .recogniser import L2Norm, base_digest, read_known, write_known
-from .threshold import (
-    Cohort,
-    gallery_threshold,
-    genuine_scores,
-    read_cohort,
-    without_people,
-    write_cohort,
-)
+from .kept import keep_photos, kept_photos
+from .recogniser import L2Norm, base_digest, copy_whole, read_known, write_known, write_softmax
+from .selection import accepted, enrolled, judged
+from .sheet import write_sheet
+from .threshold import Cohort, Threshold, gallery_threshold, read_cohort, without_people
+from .transfer import photos_to_enrol_again, same_base, taken_over
 
 log = logging.getLogger(__name__)
 
 STAGE = "imprint"
 
 
-class Enrolled(NamedTuple):
-    """A person: photos in the gallery now, how many of them are new, which were refused or look odd."""
-
-    name: str
-    photos: int
-    added: int
-    refused: list[Remark]
-    remarks: list[Remark]
-
-
-class ImprintResult(NamedTuple):
-    """The imprinted folder and whom it knows.
+class Settings(NamedTuple):
+    """How people are enrolled; the fields are the options of ``facetpu imprint``.
 
     Attributes:
-        out: the folder.
-        people: everyone in its gallery, those enrolled before included.
-        threshold: cosine from which a face is known.
-        threshold_source: where that is from, in words.
-        left_out: photos of people who have others, each matched as if it were not in the gallery.
-        recognised: how many of them reach the threshold.
+        false_accepts: share of strangers that the threshold may let through.
+        accept_all: enrol photos with faults too, as long as they show a face.
+        keep_photos: keep the photos in the new folder, to enrol the people again when the base changes.
+        learner: ``softmax`` for a softmax regression beside the imprinted model.
+        engine: ``pycoral`` for Google's imprinting engine in the place of facetpu's.
     """
 
-    out: Path
-    people: list[Enrolled]
-    threshold: float
-    threshold_source: str
-    left_out: int
-    recognised: int
-
-    def __str__(self) -> str:
-        lines = []
-        for person in self.people:
-            lines.append(f"{person.name}: {person.photos} photos, {person.added} of them new")
-            lines += [f"  refused {remark.photo}: {remark.text}" for remark in person.refused]
-            lines += [f"  {remark.photo}: {remark.text}" for remark in person.remarks]
-        lines.append(f"threshold {self.threshold:.3f}: {self.threshold_source}")
-        if self.left_out:
-            lines.append(
-                f"{self.recognised} of {self.left_out} photos are recognised by their person's others"
-            )
-        lines.append(f"{self.out} knows {len(self.people)} people")
-        return "\n".join(lines)
+    false_accepts: float = 0.01
+    accept_all: bool = False
+    keep_photos: bool = False
+    learner: str = "imprint"
+    engine: str = "numpy"
 
 
 def imprint(
@@ -85,47 +57,75 @@ def imprint(
     out: Path,
     false_accepts: float = 0.01,
     strangers: Path | None = None,
+    report: Path | None = None,
     overwrite: bool = False,
+    **settings: Any,
 ) -> ImprintResult:
     """Enrol the people in ``people`` and write a model that knows them, and those it knew before.
 
     Args:
         model: an export folder or an imprinted one, or the ``model.tflite`` in it.
-        people: one sub-folder of photos a person; the folder's name is theirs.
+        people: one sub-folder of photos a person; the folder's name is theirs. Or an imprinted folder,
+            whose people are taken over: as they are where it has the same base, else from the photos
+            that it keeps.
         out: the folder to write; with ``overwrite`` it may be ``model`` itself.
-        false_accepts: share of strangers that the threshold may let through.
+        false_accepts: see ``Settings``, as for all that is not listed here.
         strangers: photos of other people to set the threshold by, instead of the model's own cohort.
-        overwrite: replace ``out``.
+        report: file for a contact sheet of all photos and what was said of them.
+        overwrite: replace ``out`` and ``report``.
+        settings: further fields of ``Settings``.
 
     Raises:
-        FacetpuError: the model cannot be imprinted, or no photo of a person shows a face.
+        FacetpuError: the model cannot be imprinted, no photo of a person can be used, another run is
+            writing ``out``, or the kept photos do not suffice.
     """
     people, out, folder = Path(people), Path(out), ModelFolder.find(model)
+    asked = Settings(false_accepts, **settings)
+    engine = imprinting_engine(asked.engine)
     l2_norm = L2Norm(folder.needed(MODEL, "facetpu export"))
-    photos = photos_of_people(people)
+    photos = {} if (people / GALLERY).is_file() else photos_of_people(people)
     others = None if strangers is None else photos_under(strangers)
-    config = {"false_accepts": false_accepts}
-    inputs = _inputs(folder, people, strangers)
+    config, inputs = asked._asdict(), _inputs(folder, people, strangers)
     manifest = finished(out, STAGE, config, inputs)
     if manifest is not None:
         log.info("%s: was made from the same model and photos already", out)
         gallery = read_known(ModelFolder(out, None))
-        return _report(out, gallery, Intake([], {}), manifest["threshold_source"])
-    check_new(out, overwrite)
+        return summary(out, gallery, [], [], manifest["threshold_source"], len(kept_photos(out)))
+    if report is not None:
+        check_new(report, overwrite)
 
-    reader = FaceReader(model)
-    l2_norm.check_fits(reader.embedder)
-    known = _known(folder, reader.embedder)
-    check_distinct([*photos, *(name for name in known.people if name not in photos)], str(people))
-    intake = read_portraits(reader, people, photos, known)
-    gallery = _with(known, intake.portraits, l2_norm)
-    cohort = _cohort(folder, gallery.people, others, reader)
-    found = gallery_threshold(gallery, cohort, false_accepts, folder.manifest().get("threshold"))
-    gallery = gallery._replace(threshold=found.cosine, false_accepts=false_accepts)
-    result = _report(out, gallery, intake, found.source)
-    with new_folder(out, overwrite) as partial:
-        _write(partial, folder, gallery, cohort)
+    with new_folder(out, overwrite) as partial:  # from here on no other run changes it
+        reader = FaceReader(model)
+        l2_norm.check_fits(reader.embedder)
+        known = _known(folder, reader.embedder)
+        if (people / GALLERY).is_file():
+            known, photos = _from_folder(people, known)
+        check_distinct([*photos, *(name for name in known.people if name not in photos)], str(people))
+        cohort = _cohort(folder, {*known.people, *photos}, others, reader)
+
+        def threshold_of(gallery: Gallery) -> Threshold:
+            pairs_threshold = folder.manifest().get("threshold")
+            return gallery_threshold(gallery, cohort, asked.false_accepts, pairs_threshold)
+
+        candidates = read_candidates(reader, people, photos, known, crops=report is not None)
+        candidates = judged(candidates, known, l2_norm, cohort, lambda gallery: threshold_of(gallery).cosine)
+        taken = accepted(candidates, known, asked.accept_all, people)
+        gallery = enrolled(known, taken, l2_norm)
+        found = threshold_of(gallery)
+        gallery = gallery._replace(threshold=found.cosine, false_accepts=asked.false_accepts)
+
+        write_known(partial, folder, gallery, cohort, engine)
+        _write_rest(partial, folder)
+        if asked.learner == "softmax":
+            write_softmax(partial, gallery, cohort)
+        given = {candidate.digest: candidate.path for candidate in taken if asked.keep_photos}
+        kept = keep_photos(
+            partial, {**given, **kept_photos(people), **kept_photos(folder.root)}, gallery.photos
+        )
+        result = summary(out, gallery, candidates, taken, found.source, kept)
         _write_manifest(partial, folder, config, inputs, reader.embedder, result)
+        if report is not None:
+            write_sheet(report, candidates, asked.accept_all, overwrite)
     return result
 
 
@@ -147,24 +147,16 @@ def _known(folder: ModelFolder, embedder: Embedder) -> Gallery:
     return empty_gallery(embedder.dim, base_digest(folder), embedder.alignment._asdict())
 
 
-def _with(known: Gallery, portraits: list[Portrait], l2_norm: L2Norm) -> Gallery:
-    """``known`` and the new portraits; the people it has keep their class ids."""
-    people = list(known.people)
-    for portrait in portraits:
-        if portrait.name not in people:
-            people.append(portrait.name)
-    person = [people.index(portrait.name) for portrait in portraits]
-    return known._replace(
-        people=people,
-        person=np.append(known.person, person).astype(np.int32),
-        embeddings=np.vstack([known.embeddings, *(p.sighting.embedding for p in portraits)]),
-        imprints=np.vstack([known.imprints, *(l2_norm(p.sighting.row) for p in portraits)]),
-        photos=known.photos + [portrait.digest for portrait in portraits],
-    )
+def _from_folder(people: Path, known: Gallery) -> tuple[Gallery, dict[str, list[Path]]]:
+    """``known`` with the people of an imprinted folder of the same base, or the photos it keeps of them."""
+    other = read_gallery(people / GALLERY)
+    if same_base(known, other):
+        return taken_over(known, other, people / GALLERY), {}
+    return known, photos_to_enrol_again(people, other, known)
 
 
 def _cohort(
-    folder: ModelFolder, people: list[str], others: list[Path] | None, reader: FaceReader
+    folder: ModelFolder, people: set[str], others: list[Path] | None, reader: FaceReader
 ) -> Cohort | None:
     """The faces to set the threshold by: those in the photos ``others``, else the model's own.
 
@@ -188,52 +180,12 @@ def _cohort(
     return Cohort(embeddings, np.arange(len(faces), dtype=np.int32))
 
 
-def _report(out: Path, gallery: Gallery, intake: Intake, source: str) -> ImprintResult:
-    """What to tell of everyone in ``gallery``, those enrolled before included."""
-    scores = genuine_scores(gallery)
-    people = []
-    for class_id, name in enumerate(gallery.people):
-        own = dict(
-            zip(np.array(gallery.photos)[gallery.person == class_id], scores[gallery.person == class_id])
-        )
-        added = [portrait for portrait in intake.portraits if portrait.name == name]
-        remarks = [remark for portrait in added for remark in _remarks(portrait, own, gallery.threshold)]
-        if len(own) == 1:
-            log.warning("%s: one photo only; five to ten make a surer model", name)
-        people.append(Enrolled(name, len(own), len(added), intake.refused.get(name, []), remarks))
-    left_out = scores[np.isfinite(scores)]
-    recognised = int((left_out >= gallery.threshold).sum())
-    if recognised < len(left_out) / 2:
-        log.warning(
-            "only %d of %d photos are recognised by their person's others: enrol more photos of each, let "
-            "more strangers pass with --false-accepts, or train the model longer",
-            recognised,
-            len(left_out),
-        )
-    return ImprintResult(out, people, gallery.threshold, source, len(left_out), recognised)
-
-
-def _remarks(portrait: Portrait, own: dict[str, float], threshold: float) -> list[Remark]:
-    """What the user may want to look at: ``own`` has the genuine score of each photo of the person."""
-    remarks = []
-    if portrait.sighting.others:
-        faces = portrait.sighting.others + 1
-        remarks.append(Remark(portrait.photo, f"shows {faces} faces; the main one is taken"))
-    cosine = own[portrait.digest]
-    if cosine < threshold <= np.median(list(own.values())):  # the person's others go together
-        doubt = f"is unlike the others of {portrait.name} (cosine {cosine:.2f}); is it them?"
-        remarks.append(Remark(portrait.photo, doubt))
-    return remarks
-
-
-def _write(partial: Path, folder: ModelFolder, gallery: Gallery, cohort: Cohort | None) -> None:
-    write_known(partial, folder, gallery)
-    (partial / BASE).write_bytes(base_model(folder))
+def _write_rest(partial: Path, folder: ModelFolder) -> None:
+    """Base and detector, which tell of nobody."""
+    write_bytes(partial / BASE, base_model(folder))
     if (folder.root / BASE_EDGETPU).is_file():
-        shutil.copyfile(str(folder.root / BASE_EDGETPU), str(partial / BASE_EDGETPU))
-    shutil.copytree(str(folder.root / DETECTOR), str(partial / DETECTOR))
-    if cohort is not None:
-        write_cohort(partial / COHORT, cohort)
+        copy_whole(folder.root / BASE_EDGETPU, partial / BASE_EDGETPU)
+    copy_whole(folder.root / DETECTOR, partial / DETECTOR)
     open_model(read_tflite(partial / MODEL), partial / MODEL)  # what was written must open
 
 
@@ -257,6 +209,7 @@ def _write_manifest(
         people=len(result.people),
         photos=sum(person.photos for person in result.people),
         refused=sum(len(person.refused) for person in result.people),
+        kept_photos=result.kept_photos,
         gallery_threshold=result.threshold,
         threshold_source=result.threshold_source,
         **made,

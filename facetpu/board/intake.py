@@ -1,40 +1,60 @@
-"""The photos of people to enrol: which are taken, which refused, and why."""
+"""The photos of people to enrol: the face in each, and what is wrong with it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from ..artefacts import digest
 from ..errors import FacetpuError
-from ..image import UnreadableImage
+from ..image import ARCFACE_SIZE, Face, UnreadableImage, align_face, read_image
+from ..mtcnn.detector import main_face
 from ..people import people_under
 from ..progress import progress
-from .faces import FaceReader, NoFace, Sighting
+from ..quality import fingerprint
+from .checks import Fault, picture_faults
+from .faces import FaceReader, NoFace
 from .gallery import Gallery
 
 
-class Remark(NamedTuple):
-    """Something to know about a photo, which is named relative to the folder of people."""
+class Look(NamedTuple):
+    """The main face of a photo, as it is enrolled.
 
-    photo: str
-    text: str
+    Attributes:
+        row: [D], what the base wrote for it, in the base's type.
+        embedding: float32 [D], of length 1.
+        fingerprint: of its crop.
+        faces: how many the photo has.
+        crop: uint8 [112, 112, 3], where crops were asked for.
+    """
+
+    row: np.ndarray
+    embedding: np.ndarray
+    fingerprint: int
+    faces: int
+    crop: np.ndarray | None
 
 
-class Portrait(NamedTuple):
-    """A photo that was taken: whose, which, its SHA-256, and the face in it."""
+class Candidate(NamedTuple):
+    """A photo that was given.
+
+    Attributes:
+        name: whose.
+        photo: which, named relative to the folder of people.
+        path: its file.
+        digest: SHA-256 of the file.
+        look: the face in it; None where it cannot be enrolled at all.
+        faults: what speaks against it; none for a good one.
+    """
 
     name: str
     photo: str
+    path: Path
     digest: str
-    sighting: Sighting
-
-
-class Intake(NamedTuple):
-    """What came of the photos; ``refused`` has every person's name for a key."""
-
-    portraits: list[Portrait]
-    refused: dict[str, list[Remark]]
+    look: Look | None
+    faults: list[Fault]
 
 
 def photos_of_people(root: Path) -> dict[str, list[Path]]:
@@ -53,46 +73,50 @@ def photos_of_people(root: Path) -> dict[str, list[Path]]:
     return people
 
 
-def read_portraits(reader: FaceReader, root: Path, people: dict[str, list[Path]], known: Gallery) -> Intake:
-    """The main face of every photo in ``people``.
+def read_candidates(
+    reader: FaceReader, root: Path, people: dict[str, list[Path]], known: Gallery, crops: bool
+) -> list[Candidate]:
+    """The main face of every photo in ``people``, with what is wrong with its picture.
 
     Args:
         reader: finds and embeds it.
         root: the folder the photos are in.
         people: their photos, by name.
         known: whom the model knows already; a photo that is in it is not taken twice.
+        crops: keep the crops.
 
     Raises:
-        FacetpuError: a photo stands for two people, or no photo of a new person can be used.
+        FacetpuError: a photo stands for two people.
     """
     owners = {sha: known.people[person] for sha, person in zip(known.photos, known.person)}
-    intake = Intake([], {name: [] for name in people})
     listing = [(name, photo) for name, photos in people.items() for photo in photos]
-    for name, photo in progress(listing, "enrol"):
-        _take(intake, reader, name, photo, photo.relative_to(root).as_posix(), owners)
-    taken = set(owners.values())
-    for name, refused in intake.refused.items():
-        if name not in taken:
-            reasons = "; ".join(f"{remark.photo} {remark.text}" for remark in refused[:3])
-            raise FacetpuError(f"{Path(root) / name}: no photo of {name} can be used: {reasons}")
-    return intake
+    candidates = []
+    for name, path in progress(listing, "enrol"):
+        sha = digest(path)
+        owner = owners.get(sha, name)
+        if owner != name:
+            raise FacetpuError(f"{path}: is the same photo as one of {owner}; remove it from one of the two")
+        look, faults = None, [Fault("known", "is enrolled already")]
+        if sha not in owners:
+            look, faults = _looked_at(reader, path, crops)
+        if look is not None:
+            owners[sha] = name
+        candidates.append(Candidate(name, path.relative_to(root).as_posix(), path, sha, look, faults))
+    return candidates
 
 
-def _take(
-    intake: Intake, reader: FaceReader, name: str, photo: Path, shown: str, owners: dict[str, str]
-) -> None:
-    """Add one photo to ``intake``, and to ``owners`` (by SHA-256) if it is taken."""
-    sha = digest(photo)
-    owner = owners.get(sha, name)
-    if owner != name:
-        raise FacetpuError(f"{photo}: is the same photo as one of {owner}; remove it from one of the two")
-    if sha in owners:
-        intake.refused[name].append(Remark(shown, "is enrolled already"))
-        return
+def _looked_at(reader: FaceReader, path: Path, crops: bool) -> tuple[Look | None, list[Fault]]:
+    """The face in a photo and the faults of its picture; no face where there is none to enrol."""
     try:
-        sighting = reader.main_face(photo)
-    except (UnreadableImage, NoFace) as error:
-        intake.refused[name].append(Remark(shown, error.reason))
-        return
-    owners[sha] = name
-    intake.portraits.append(Portrait(name, shown, sha, sighting))
+        image = read_image(path)
+    except UnreadableImage as error:
+        return None, [Fault("unreadable", error.reason)]
+    faces = reader.detector.detect(image)
+    if not faces:
+        return None, [Fault("no face", NoFace(path).reason)]
+    face: Face = main_face(faces, image.shape)
+    row = reader.embedder.run(align_face(image, face, *reader.embedder.alignment)[None])
+    crop = align_face(image, face, "arcface", ARCFACE_SIZE)  # of whatever form the model takes
+    embedding = reader.embedder.dequantised(row)[0]
+    look = Look(row[0], embedding, fingerprint(crop), len(faces), crop if crops else None)
+    return look, picture_faults(face, faces, crop)

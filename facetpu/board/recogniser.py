@@ -8,8 +8,9 @@ beside the float embedding, and every row is made from it anew each time.
 from __future__ import annotations
 
 import hashlib
-import shutil
+import stat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,12 +19,29 @@ from ..errors import FacetpuError
 from ..labels import read_labels, write_labels
 from ..tflite.cut import split_model
 from .embed import Embedder, base_model
-from .folder import GALLERY, LABELS, MODEL, MODEL_EDGETPU, ModelFolder
+from .folder import (
+    BASE,
+    BASE_EDGETPU,
+    COHORT,
+    GALLERY,
+    LABELS,
+    LABELS_SOFTMAX,
+    MODEL,
+    MODEL_EDGETPU,
+    MODEL_SOFTMAX,
+    MODEL_SOFTMAX_EDGETPU,
+    PHOTOS,
+    ModelFolder,
+)
 from .gallery import Gallery, read_gallery, write_gallery
 from .imprint import ImprintingEngine, UnfitModel
 from .interpreter import open_model, read_tflite
+from .softmax import STRANGER, join_softmax, train_softmax
+from .threshold import Cohort, write_cohort
 
-REWRITTEN = (MODEL, MODEL_EDGETPU, LABELS, GALLERY)
+_SOFTMAX_OF = {BASE: MODEL_SOFTMAX, BASE_EDGETPU: MODEL_SOFTMAX_EDGETPU}
+REWRITTEN = (MODEL, MODEL_EDGETPU, *_SOFTMAX_OF.values(), LABELS, LABELS_SOFTMAX, GALLERY, COHORT, PHOTOS)
+OWNERS_ONLY = 0o600  # rows, embeddings and names are personal
 
 
 def read_known(folder: ModelFolder) -> Gallery:
@@ -56,29 +74,62 @@ def read_known(folder: ModelFolder) -> Gallery:
     return gallery
 
 
-def write_known(target: Path, source: ModelFolder, gallery: Gallery) -> None:
-    """Write into ``target`` the models of ``source`` that know the people of ``gallery``, and both lists.
+def write_known(
+    target: Path, source: ModelFolder, gallery: Gallery, cohort: Cohort | None, engine: Any = ImprintingEngine
+) -> None:
+    """Write into ``target`` what tells of people, for their owner only: models, labels, gallery, cohort.
+
+    Args:
+        target: a new folder.
+        source: whose models are imprinted.
+        gallery: whom they are to know.
+        cohort: the strangers that its threshold was set by, where there were any.
+        engine: the class that writes the rows.
 
     Raises:
         FacetpuError: the model cannot be imprinted.
     """
     for name in (MODEL, MODEL_EDGETPU):
         if (source.root / name).is_file():
-            write_bytes(target / name, imprinted(read_tflite(source.root / name), gallery), overwrite=True)
-    write_labels(target / LABELS, gallery.people, overwrite=True)
+            write_bytes(target / name, imprinted(source.root / name, gallery, engine), mode=OWNERS_ONLY)
+    write_labels(target / LABELS, gallery.people)
+    (target / LABELS).chmod(OWNERS_ONLY)
     write_gallery(target / GALLERY, gallery)
+    if cohort is not None:
+        write_cohort(target / COHORT, cohort)
 
 
-def imprinted(model: bytes, gallery: Gallery) -> bytes:
+def write_softmax(target: Path, gallery: Gallery, cohort: Cohort | None) -> None:
+    """Write into ``target`` the softmax models that know the people of ``gallery``, and strangers as such.
+
+    Raises:
+        FacetpuError: there are too few strangers.
+    """
+    layer = train_softmax(gallery, cohort)
+    for name, model in _SOFTMAX_OF.items():
+        if (target / name).is_file():
+            write_bytes(target / model, join_softmax(read_tflite(target / name), layer), mode=OWNERS_ONLY)
+    if (target / MODEL_SOFTMAX).is_file():
+        open_model(read_tflite(target / MODEL_SOFTMAX), target / MODEL_SOFTMAX)  # what was written must open
+    write_labels(target / LABELS_SOFTMAX, [*gallery.people, STRANGER])
+    (target / LABELS_SOFTMAX).chmod(OWNERS_ONLY)
+
+
+def imprinted(model: Path | bytes, gallery: Gallery, engine: Any = ImprintingEngine) -> bytes:
     """``model`` with one class a person of ``gallery``, in its order, and no others.
 
     Every row is the normalised sum of the person's imprints, whatever rows the model had.
+
+    Args:
+        model: a .tflite file, or the bytes of one where the engine takes them.
+        gallery: whom it is to know.
+        engine: facetpu's engine or Coral's.
     """
-    engine = ImprintingEngine(model)
-    for class_id in range(len(gallery.people)):
-        for imprint in gallery.imprints[np.flatnonzero(gallery.person == class_id)]:
-            engine.train(imprint, class_id)
-    return engine.serialize_model()
+    learner = engine(model if isinstance(model, bytes) else str(model))
+    order = np.argsort(gallery.person, kind="stable")
+    for imprint, class_id in zip(gallery.imprints[order], gallery.person[order]):
+        learner.train(imprint, int(class_id))
+    return bytes(learner.serialize_model())
 
 
 class L2Norm:
@@ -126,14 +177,20 @@ class L2Norm:
 
 
 def copy_rest(source: Path, target: Path) -> None:
-    """Copy what stands in ``source`` beside model, labels and gallery; the hidden files stay behind."""
+    """Copy what stands in ``source`` beside what tells of people; the hidden files stay behind."""
     for entry in sorted(source.iterdir()):
-        if entry.name in REWRITTEN or entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            shutil.copytree(str(entry), str(target / entry.name))
-        else:
-            shutil.copy2(str(entry), str(target / entry.name))
+        if entry.name not in REWRITTEN and not entry.name.startswith("."):
+            copy_whole(entry, target / entry.name)
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """Copy a file or a folder so that it survives a power cut once its folder is renamed into its place."""
+    if source.is_dir():
+        target.mkdir()
+        for entry in sorted(source.iterdir()):
+            copy_whole(entry, target / entry.name)
+    else:
+        write_bytes(target, source.read_bytes(), mode=stat.S_IMODE(source.stat().st_mode))
 
 
 def base_digest(folder: ModelFolder) -> str:

@@ -15,12 +15,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..artefacts import new_file
 from ..errors import FacetpuError
-from .gallery import Gallery, read_arrays
+from .gallery import Gallery, normalised, read_arrays, sums_of
 
 log = logging.getLogger(__name__)
 
 SMALLEST_COHORT = 10  # with fewer faces nothing can be said about one in a hundred strangers
+_BLOCK = 4096  # photos that are compared with the cohort at once, to bound the memory
 SAME_PHOTO = 0.9995  # one photo on two runtimes; look-alikes come up to .997 in a barely trained model
 
 
@@ -69,8 +71,8 @@ def without_people(cohort: Cohort, people: list[int]) -> Cohort:
 
 
 def write_cohort(path: Path, cohort: Cohort) -> None:
-    """Write ``cohort`` to the new file ``path``."""
-    with open(str(path), "xb") as file:
+    """Write ``cohort`` to the new file ``path``, readable by its owner only."""
+    with new_file(path, mode=0o600) as temporary, open(str(temporary), "xb") as file:
         np.savez(file, embeddings=cohort.embeddings, people=cohort.people)
 
 
@@ -109,13 +111,17 @@ def gallery_threshold(
 
 
 def stranger_scores(gallery: Gallery, cohort: Cohort) -> np.ndarray:
-    """The cosine of each of the cohort's faces to the nearest person of ``gallery``.
+    """The cosine to the nearest person of ``gallery`` of each face of the cohort who is not in it."""
+    return (strangers_among(cohort, gallery).embeddings @ gallery.vectors().T).max(axis=1)
 
-    Whoever of the cohort is enrolled, known by a photo that is in both, is no stranger and left out.
-    """
-    same = (cohort.embeddings @ gallery.embeddings.T).max(axis=1) >= SAME_PHOTO
-    strangers = without_people(cohort, cohort.people[same].tolist())
-    return (strangers.embeddings @ gallery.vectors().T).max(axis=1)
+
+def strangers_among(cohort: Cohort, gallery: Gallery) -> Cohort:
+    """``cohort`` without those who are enrolled, known by a photo that is in both."""
+    nearest = np.full(len(cohort.embeddings), -1, np.float32)
+    for start in range(0, len(gallery.embeddings), _BLOCK):
+        cosines = cohort.embeddings @ gallery.embeddings[start : start + _BLOCK].T
+        nearest = np.maximum(nearest, cosines.max(axis=1))
+    return without_people(cohort, cohort.people[nearest >= SAME_PHOTO].tolist())
 
 
 def score_threshold(scores: np.ndarray, false_accepts: float) -> float:
@@ -143,11 +149,9 @@ def genuine_scores(gallery: Gallery) -> np.ndarray:
 
     NaN for the only photo of a person.
     """
-    scores = np.full(len(gallery.photos), np.nan, np.float32)
-    for index, person in enumerate(gallery.person):
-        others = gallery.person == person
-        others[index] = False
-        if others.any():
-            mean = gallery.embeddings[others].sum(axis=0)
-            scores[index] = gallery.embeddings[index] @ mean / max(float(np.linalg.norm(mean)), 1e-12)
+    sums = sums_of(gallery.embeddings, gallery.person, len(gallery.people))
+    others = sums[gallery.person] - gallery.embeddings
+    scores = (gallery.embeddings * normalised(others)).sum(axis=1)
+    alone = np.bincount(gallery.person, minlength=len(gallery.people))[gallery.person] == 1
+    scores[alone] = np.nan
     return scores

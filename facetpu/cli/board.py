@@ -23,10 +23,30 @@ from ..options import FILE, FOLDER, Command, common, overwrite
     help="Share of strangers that the threshold may let through.",
 )
 @click.option("--strangers", type=FOLDER, help="Photos of other faces to calibrate the threshold on.")
+@click.option("--accept-all", is_flag=True, help="Enrol blurred, dark, odd photos too, if they show a face.")
+@click.option("--report", type=FILE, help="PNG to show every photo on, with what was said of it.")
+@click.option("--keep-photos", is_flag=True, help="Keep the photos in OUT, to enrol again with a new base.")
+@click.option(
+    "--learner",
+    type=click.Choice(["imprint", "softmax"]),
+    default="imprint",
+    show_default=True,
+    help="With softmax, train a softmax regression too, strangers being a class of it.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["numpy", "pycoral"]),
+    default="numpy",
+    show_default=True,
+    help="Who writes the rows: facetpu, or Google's pycoral where it is installed.",
+)
 @common
 @overwrite
 def imprint(model: Path, people: Path, out: Path, overwrite: bool, **settings: Any) -> Any:
     """Teach MODEL the people in PEOPLE, one folder of photos each; write the new model to OUT.
+
+    PEOPLE may be a folder that imprint wrote too: its people are taken over, from the photos it keeps
+    where its base is another.
 
     Example: facetpu imprint model people kitchen
     """
@@ -139,7 +159,7 @@ def verify(model: Path, photo: Path, other: Path, **settings: Any) -> Any:
 @click.argument("model", type=FILE)
 @click.pass_context
 def people(ctx: click.Context, model: Path) -> None:
-    """List, remove or rename the people that MODEL knows."""
+    """List and change the people that MODEL knows."""
     ctx.obj = model
 
 
@@ -160,8 +180,22 @@ def list_(model: Path) -> Any:
 @click.argument("name")
 @common
 @click.pass_obj
+def show(model: Path, name: str) -> Any:
+    """Show what MODEL knows of NAME: photos, how well they agree, who is most like them.
+
+    Example: facetpu people kitchen show Ana
+    """
+    from ..board.people import show_person
+
+    return show_person(model, name)
+
+
+@people.command()
+@click.argument("name")
+@common
+@click.pass_obj
 def remove(model: Path, name: str) -> Any:
-    """Forget NAME: every embedding and row of theirs is erased.
+    """Forget NAME: every embedding, row and kept photo of theirs is erased.
 
     Example: facetpu people kitchen remove Ana
     """
@@ -183,3 +217,47 @@ def rename(model: Path, name: str, new_name: str) -> Any:
     from ..board.people import rename_person
 
     return rename_person(model, name, new_name)
+
+
+@people.command()
+@click.argument("name")
+@click.argument("into")
+@common
+@click.pass_obj
+def merge(model: Path, name: str, into: str) -> Any:
+    """Count NAME's photos as INTO's: the two are one person.
+
+    Example: facetpu people kitchen merge Ani Ana
+    """
+    from ..board.people import merge_people
+
+    return merge_people(model, name, into)
+
+
+@people.command(name="export")
+@click.argument("out", type=FILE)
+@common
+@overwrite
+@click.pass_obj
+def export_(model: Path, out: Path, overwrite: bool) -> Any:
+    """Write the people that MODEL knows to the file OUT, for another model with the same base.
+
+    Example: facetpu people kitchen export people.npz
+    """
+    from ..board.people import export_people
+
+    return export_people(model, out, overwrite=overwrite)
+
+
+@people.command(name="import")
+@click.argument("file", type=FILE)
+@common
+@click.pass_obj
+def import_(model: Path, file: Path) -> Any:
+    """Add the people in FILE, which export wrote, to those that MODEL knows.
+
+    Example: facetpu people hall import people.npz
+    """
+    from ..board.people import import_people
+
+    return import_people(model, file)
