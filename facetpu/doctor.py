@@ -6,7 +6,6 @@ Nothing that is wrong raises: it is a line of the report.
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import os
 import platform
@@ -190,19 +189,20 @@ def _runtime() -> Finding:
 
 
 def _edgetpu_library() -> Finding:
-    from .board.interpreter import edgetpu_delegate
-    from .edgetpu.library import library_name
+    from .board.devices import NoEdgeTpu, edgetpu_delegate, edgetpus
+    from .edgetpu.library import installed_runtime, library_name
 
-    library = library_name()
     try:
-        ctypes.CDLL(library)
-    except OSError:
-        return Finding(library, MISSING, "", f"apt install libedgetpu1-std, from {CORAL_APT}")
+        devices = edgetpus()
+    except NoEdgeTpu:
+        return Finding(library_name(), MISSING, "", f"apt install libedgetpu1-std, from {CORAL_APT}")
+    version = installed_runtime()
+    found = f"runtime {version}" if version else "installed"
     try:
         edgetpu_delegate()
     except FacetpuError as error:
-        return Finding(library, WRONG, "installed", str(error))
-    return Finding(library, OK, "opens the Edge TPU")
+        return Finding(library_name(), WRONG, found, str(error))
+    return Finding(library_name(), OK, f"{found}, opens {', '.join(map(str, devices))}")
 
 
 def _usb_devices(sysfs: Path) -> list[Finding]:

@@ -21,6 +21,16 @@ class Runtime(NamedTuple):
     version: str
 
 
+class OldEdgeTpuRuntime(FacetpuError):
+    """The Edge TPU's library is older than the compiled model.
+
+    Attributes:
+        reason: so, and what to do, without the model's path.
+    """
+
+    reason = ""
+
+
 def find_runtime() -> Runtime:
     """The first runtime that is installed.
 
@@ -83,9 +93,10 @@ def refused(where: str, error: Exception) -> FacetpuError:
         return FacetpuError(f"{by} is older than the model; install a newer one ({reason})")
     # What libedgetpu says of a package that was compiled for a later runtime.
     if "requires runtime version" in reason:
-        return FacetpuError(
-            f"{where}: the Edge TPU runtime is older than the model; update libedgetpu ({reason})"
-        )
+        advice = f"the Edge TPU runtime is older than the model; update libedgetpu ({reason})"
+        old = OldEdgeTpuRuntime(f"{where}: {advice}")
+        old.reason = advice
+        return old
     return FacetpuError(f"{by} refuses it: {reason}")
 
 

@@ -1,31 +1,46 @@
-"""Work on many items in processes, one a core: the one place that decides how it is spread."""
+"""Work on many items in processes, one a core: the one place that decides how it is spread.
+
+Every process takes its next item when it has done one, so none waits for a slow one. It is known which
+item a process was at when it died: that item is tried again, alone, once all others are done, for it may
+have been another that took the memory, or somebody's ``kill``. Dying twice, it is to blame.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+import traceback
+from collections import deque
 from multiprocessing.connection import wait as wait_for
-from typing import Any, Callable, Iterator, Sequence, TypeVar
+from typing import Any, Callable, Iterable, Iterator, TypeVar
 
 from .errors import FacetpuError
 
+log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Died = Callable[[Any, int], None]  # what to do about an item and the exit code of the process it killed
 
-CHUNK = 8  # items a worker takes at once
+AHEAD = 2  # items given to a process: the one it is at, and the next, so that it need not wait
+PATIENCE = 50  # processes that may die without one result between them
+GRACE = 10.0  # seconds that a process has to end when there is no more to do
+
+_OUT_OF_MEMORY = 77  # exit code of a process whose task raised MemoryError
+_READY, _DONE, _FAILED = range(3)
 
 
 def each(
     task: Callable[[Item], Result],
-    items: Sequence[Item],
+    items: Iterable[Item],
     workers: int | None,
     start: Callable[..., None],
     arguments: tuple[Any, ...],
+    crashed: Callable[[Item, str], Result] | None = None,
 ) -> Iterator[Result]:
     """The result of ``task`` for each of ``items``, in whatever order they are done.
 
@@ -35,32 +50,31 @@ def each(
 
     Args:
         task: what to do with one item.
-        items: the items.
+        items: the items; few are taken ahead of their turn, so there may be any number.
         workers: how many processes; one a core unless given.
         start: called once in each process.
         arguments: what ``start`` is called with.
+        crashed: gives the result for an item that kills its process, and for the reason why; without
+            it such an item ends the work.
 
     Raises:
-        FacetpuError: a process died. What ``task`` raises is raised here.
+        FacetpuError: processes keep dying, or one died of an item and there is no ``crashed``. What
+            ``task`` raises is raised here.
     """
-    chunks = [items[index : index + CHUNK] for index in range(0, len(items), CHUNK)]
-    if not chunks:
-        return
-    workers = min(workers or cores(), len(chunks))
-    with _one_thread_each(), _pool(workers, start, arguments) as pool:
-        pending: set[Future[list[Result]]] = set()
-        try:
-            for chunk in chunks:
-                pending.add(pool.submit(_run, task, chunk))
-                if len(pending) >= 2 * workers:
-                    yield from _first_done(pending)
-            while pending:
-                yield from _first_done(pending)
-        except BrokenProcessPool:
-            raise FacetpuError(
-                "a worker died, most likely for want of memory; "
-                "run the same command again with fewer --workers to go on from there"
-            ) from None
+    suspects: list[Item] = []
+    reasons: list[str] = []
+    team = _Team(task, start, arguments)
+    with _one_thread_each():
+        yield from team.work(items, workers or cores(), AHEAD, lambda item, _: suspects.append(item))
+        for suspect in suspects:
+            yield from team.work([suspect], 1, 1, lambda _, code: reasons.append(_reason(code)))
+            if reasons:
+                team.deaths = 0
+                if crashed is None:
+                    raise FacetpuError(
+                        f"{suspect!r} killed the process at work on it, twice: it {reasons.pop()}"
+                    )
+                yield crashed(suspect, reasons.pop())
 
 
 def cores() -> int:
@@ -70,25 +84,131 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def _first_done(pending: set[Future[list[Result]]]) -> Iterator[Result]:
-    """Wait for a chunk, take what is done out of ``pending``, and yield its results."""
-    done = wait(pending, return_when=FIRST_COMPLETED).done
-    pending -= done
-    for future in done:
-        yield from future.result()
+class _Team:
+    """Starts processes for one kind of work, and gives them items."""
+
+    def __init__(
+        self, task: Callable[..., Any], start: Callable[..., None], arguments: tuple[Any, ...]
+    ) -> None:
+        self._work = (task, start, arguments)
+        self.deaths = 0  # since the last result
+
+    def work(self, items: Iterable[Any], workers: int, ahead: int, died: Died) -> Iterator[Any]:
+        """Give ``items`` to ``workers`` processes, ``ahead`` at once to each, and yield their results."""
+        source, back = iter(items), deque[Any]()
+        team: list[_Worker] = []
+        try:
+            while True:
+                self._feed(team, workers, ahead, source, back)
+                busy = [worker for worker in team if worker.items]
+                if not busy:
+                    return
+                ready = wait_for([worker.pipe for worker in busy])
+                for worker in (worker for worker in busy if worker.pipe in ready):
+                    answer = worker.answer()
+                    if answer is None:
+                        team.remove(worker)
+                        self._bury(worker, back, died)
+                    elif answer[0] == _DONE:
+                        self.deaths = 0
+                        yield answer[1]
+        finally:
+            for worker in team:
+                worker.pipe.close()  # the word to end
+            for worker in team:
+                worker.end()
+
+    def _feed(
+        self, team: list[_Worker], workers: int, ahead: int, source: Iterator[Any], back: deque[Any]
+    ) -> None:
+        """Fill the processes up, one item each before any gets a second; start those that are wanting."""
+        for depth in range(1, ahead + 1):
+            for place in range(workers):
+                if place < len(team) and len(team[place].items) >= depth:
+                    continue
+                item = back.popleft() if back else next(source, _NOTHING)
+                if item is _NOTHING:
+                    return
+                if place >= len(team):
+                    team.append(_Worker(*self._work))
+                team[place].give(item)
+
+    def _bury(self, worker: _Worker, back: deque[Any], died: Died) -> None:
+        """Take back what a dead process had still to do; the item that it was at is a matter for ``died``."""
+        worker.pipe.close()
+        code = worker.end()
+        self.deaths += 1
+        if self.deaths >= PATIENCE:
+            raise FacetpuError(
+                f"a process {_reason(code)}, and {PATIENCE - 1} before it, most likely for want of memory; "
+                "run the same command again with fewer --workers to go on from there"
+            )
+        if worker.started:
+            died(worker.items.popleft(), code)
+        back.extendleft(reversed(worker.items))
 
 
-@contextlib.contextmanager
-def _pool(
-    workers: int, start: Callable[..., None], arguments: tuple[Any, ...]
-) -> Iterator[ProcessPoolExecutor]:
-    """The processes; they drop what is still waiting when the block ends early."""
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _start, (start, arguments))
+class _Worker:
+    """A process, the pipe to it, and the items it has, in its order."""
+
+    def __init__(
+        self, task: Callable[..., Any], start: Callable[..., None], arguments: tuple[Any, ...]
+    ) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.items: deque[Any] = deque()
+        self.started = False
+        self._process = context.Process(target=_serve, args=(theirs, task, start, arguments), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def give(self, item: Any) -> None:
+        self.items.append(item)
+        with contextlib.suppress(OSError):  # It is dead, which the next look at its pipe will show.
+            self.pipe.send(item)
+
+    def answer(self) -> tuple[int, Any] | None:
+        """What it sent: ``_DONE`` and a result, or ``_READY``; None if it is dead.
+
+        What its task or its start raised is raised here.
+        """
+        try:
+            kind, value = self.pipe.recv()
+        except (EOFError, OSError):
+            return None
+        if kind == _FAILED:
+            error, text = value
+            log.debug("in a worker: %s", text)
+            raise error
+        if kind == _READY:
+            self.started = True
+        else:
+            self.items.popleft()
+        return kind, value
+
+    def end(self) -> int:
+        """Wait for its end, then see to it; its exit code, negative for a signal."""
+        self._process.join(GRACE)
+        if self._process.exitcode is None:
+            self._process.kill()
+            self._process.join()
+        return self._process.exitcode or 0
+
+
+_NOTHING = object()
+
+
+def _reason(code: int) -> str:
+    """What became of a process with this exit code: after "the process", and in the past tense."""
+    if code == _OUT_OF_MEMORY:
+        return "ran out of memory"
+    if code >= 0:
+        return f"ended with exit code {code}"
     try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"died of {name}" + (", most likely for want of memory" if name == "SIGKILL" else "")
 
 
 @contextlib.contextmanager
@@ -107,10 +227,35 @@ def _one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _start(start: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _serve(
+    pipe: Any, task: Callable[..., Any], start: Callable[..., None], arguments: tuple[Any, ...]
+) -> None:
+    """A process's life: answer item after item until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    start(*arguments)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # Nobody waits for the answer.
+        try:
+            start(*arguments)
+            pipe.send((_READY, None))
+            while True:
+                try:
+                    item = pipe.recv()
+                except (EOFError, OSError):  # There is no more to do.
+                    return
+                pipe.send((_DONE, task(item)))
+        except MemoryError:
+            os._exit(_OUT_OF_MEMORY)
+        except Exception as error:
+            pipe.send((_FAILED, (_portable(error), traceback.format_exc())))
+
+
+def _portable(error: Exception) -> Exception:
+    """``error``, or what tells of it, if a pipe cannot carry it."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # Whatever its class does when it is built anew.
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _end_with_parent() -> None:
@@ -119,7 +264,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         wait_for([parent.sentinel])
         os._exit(1)
-
-
-def _run(task: Callable[[Item], Result], chunk: Sequence[Item]) -> list[Result]:
-    return [task(item) for item in chunk]

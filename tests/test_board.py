@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import stat
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,19 +14,19 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 from small_export import DIM, SIZE, build_base, build_model, unit_rows, write_export
+from standin_edgetpu import compiled
 
 from facetpu.artefacts import digest, read_manifest
-from facetpu.board import interpreter as board_interpreter
+from facetpu.board.devices import NoEdgeTpu, edgetpu_delegate
 from facetpu.board.draw import KNOWN, STRANGER, draw_faces
 from facetpu.board.embed import Alignment, Embedder
 from facetpu.board.enrol import ImprintResult, imprint
 from facetpu.board.faces import KnownFace
 from facetpu.board.gallery import read_gallery, write_gallery
-from facetpu.board.identify import Identifier, identify, verify, watch
+from facetpu.board.identify import Identifier, identify, verify
 from facetpu.board.imprint import ImprintingEngine, UnfitModel
 from facetpu.board.people import list_people, remove_person, rename_person
 from facetpu.cli import main
-from facetpu.edgetpu import library
 from facetpu.errors import FacetpuError
 from facetpu.image import align_face, read_image
 from facetpu.portraits import write_people
@@ -36,7 +35,6 @@ from facetpu.tflite.concat import join_models
 from facetpu.tflite.cut import split_model
 from facetpu.tflite.head import base_output, build_head
 from facetpu.tflite.model import read_model, tensor_data, write_model
-from facetpu.tflite.schema import BuiltinOperator, new
 
 
 @pytest.fixture(scope="module")
@@ -147,23 +145,10 @@ def test_a_manifest_for_other_crops_is_refused(
         Embedder(tmp_path)
 
 
-def compiled(base: bytes) -> bytes:
-    """``base`` with its ops as the compiler leaves them: one custom op."""
-    record = read_model(base)
-    graph = record.subgraphs[0]
-    code = new(
-        "OperatorCode", builtin_code=BuiltinOperator.CUSTOM, deprecated_builtin_code=BuiltinOperator.CUSTOM
-    )
-    code.custom_code = "edgetpu-custom-op"
-    record.operator_codes = [code]
-    graph.operators = [new("Operator", opcode_index=0, inputs=graph.inputs, outputs=graph.outputs)]
-    return write_model(record)
-
-
 def without_tpu() -> None:
     try:
-        board_interpreter.edgetpu_delegate()
-    except board_interpreter.NoEdgeTpu:
+        edgetpu_delegate()
+    except NoEdgeTpu:
         return
     pytest.skip("there is an Edge TPU here")
 
@@ -188,28 +173,6 @@ def test_a_compiled_model_without_tpu_or_twin_is_named_in_one_line(model: Path, 
         Embedder(tmp_path)
     assert "is compiled for the Edge TPU, and" in str(refusal.value)
     assert "put its CPU twin beside it" in str(refusal.value)
-
-
-def test_a_library_that_finds_no_device_is_told_from_a_missing_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler")
-    source = tmp_path / "none.c"
-    source.write_text("""
-        void* tflite_plugin_create_delegate(char** keys, char** values, unsigned long count,
-                                            void (*report)(const char*)) { return 0; }
-        void tflite_plugin_destroy_delegate(void* delegate) {}
-    """)
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", tmp_path / "none.so", source], check=True)
-    system = library.platform.system()
-    monkeypatch.setitem(library.LIBRARIES, system, str(tmp_path / "none.so"))
-    with pytest.raises(board_interpreter.NoEdgeTpu, match="finds no device"):
-        board_interpreter.edgetpu_delegate()
-    monkeypatch.setitem(library.LIBRARIES, system, str(tmp_path / "missing.so"))
-    with pytest.raises(board_interpreter.NoEdgeTpu, match="is not installed; install libedgetpu1-std"):
-        board_interpreter.edgetpu_delegate()
 
 
 def newer_than_the_runtime(path: Path) -> None:
@@ -512,7 +475,9 @@ def test_an_unreadable_photo_is_listed_and_makes_the_command_fail_at_the_end(
     assert [photo["photo"] for photo in found] == photos
     assert [photo["error"] for photo in found] == ["is empty", "no such file", None, None]
     assert [len(photo["faces"]) for photo in found] == [0, 0, 0, 1]
-    assert set(found[3]["faces"][0]) == {"name", "cosine", "threshold", "box", "landmarks", "score"}
+    assert set(found[3]["faces"][0]) == {
+        *("name", "cosine", "threshold", "margin", "box", "landmarks", "score")
+    }
     assert "2 of 4 photos cannot be read" in done.stderr
     done = CliRunner().invoke(main, ["identify", str(known), photos[2]])
     assert (done.exit_code, done.stdout) == (0, f"{photos[2]}: no face\n")
@@ -565,29 +530,68 @@ def test_drawing_stays_inside_the_photo_in_any_script(box: list[float]) -> None:
     assert not image.any()
 
 
-def test_a_camera_gives_the_faces_picture_by_picture(known: Path, people: Path, tmp_path: Path) -> None:
-    cv2 = pytest.importorskip("cv2")
-    video = str(tmp_path / "video.avi")
-    writer = cv2.VideoWriter(video, cv2.VideoWriter_fourcc(*"MJPG"), 5, (200, 200))
-    wall = np.zeros((200, 200, 3), np.uint8)
-    for image in (
-        wall,
-        read_image(people / "Bo" / "000.jpg"),
-        wall,
-        read_image(people / "Çelik" / "000.jpg"),
+def test_a_model_by_itself_is_told_to_be_exported_first(model: Path, people: Path, tmp_path: Path) -> None:
+    shutil.copy(model / "base.tflite", tmp_path / "face.tflite")
+    photo = people / "Bo" / "000.jpg"
+    message = r"face\.tflite: is a model by itself, .*; run facetpu export face\.tflite OUT, and give OUT"
+    for act in (
+        lambda: identify(tmp_path / "face.tflite", [photo]),
+        lambda: imprint(tmp_path / "face.tflite", people, tmp_path / "out"),
+        lambda: verify(tmp_path / "face.tflite", photo, photo),
     ):
-        writer.write(np.ascontiguousarray(image[:, :, ::-1]))
-    writer.release()
-    moments = list(watch(known, video, threshold=-1.0))
-    assert [[face.name for face in moment.faces] for moment in moments] == [["Bo"], ["Çelik"]]
-    assert 0 <= moments[0].seconds <= moments[1].seconds
-    assert "Bo 0." in str(moments[0])
-    with pytest.raises(FacetpuError, match="cannot be opened"):
-        next(watch(known, str(tmp_path / "missing.avi")))
+        with pytest.raises(FacetpuError, match=message):
+            act()
+    found = verify(
+        tmp_path / "face.tflite", photo, photo, threshold=0.5, detector=model / "detector", min_face=30
+    )
+    assert found.same
+
+
+def test_a_detector_that_is_none_is_named(known: Path, people: Path, tmp_path: Path) -> None:
+    for detector, message in (
+        (known / "base.tflite", r"base\.tflite: has no TFLite_Detection_PostProcess"),
+        (tmp_path, r"pnet\.tflite: no such file"),
+        (tmp_path / "ssd.tflite", r"ssd\.tflite: no such file"),
+    ):
+        with pytest.raises(FacetpuError, match=message):
+            identify(known, [people], detector=detector)
+
+
+def test_the_smallest_face_to_look_for_is_kept(known: Path, people: Path) -> None:
+    (photo,) = identify(known, [people / "Bo" / "000.jpg"], min_face=250).photos
+    assert photo.faces == []
+
+
+def test_a_profile_has_the_time_of_each_step(known: Path, people: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"")
+    result = identify(known, [people / "Bo", tmp_path / "broken.jpg"], profile=True)
+    assert (result.profile.pictures, result.profile.faces) == (3, 3)
+    steps = {step.step: step for step in result.profile.steps}
+    assert list(steps) == ["read", "detect", "align", "base", "head", "latency"]
+    assert sum(steps[name].share for name in ("read", "latency")) == pytest.approx(100, abs=0.2)
+    assert all(0 < step.median_ms <= step.p95_ms for step in steps.values())
+    assert str(result).splitlines()[-8:][0].startswith("step")
+    assert str(result).splitlines()[-1] == "3 pictures, 3 faces"
+    assert identify(known, [people / "Bo"]).profile is None
+
+
+def test_the_margin_is_to_the_second_nearest(known: Path, people: Path) -> None:
+    (photo,) = identify(known, [people / "Bo" / "000.jpg"]).photos
+    identifier = Identifier(known)
+    _, embeddings = identifier.recognise(read_image(people / "Bo" / "000.jpg"))
+    cosines = np.sort(identifier.gallery.vectors() @ embeddings[0])
+    assert photo.faces[0].cosine == pytest.approx(cosines[-1], abs=1e-5)
+    assert photo.faces[0].margin == pytest.approx(cosines[-1] - cosines[-2], abs=1e-5)
 
 
 def test_photos_and_a_camera_exclude_each_other(known: Path) -> None:
-    for arguments in ([], ["photo.jpg", "--camera", "0"], ["--camera", "0", "--draw", "out"]):
+    for arguments in (
+        [],
+        ["photo.jpg", "--camera", "0"],
+        ["photo.jpg", "a.mp4"],
+        ["photo.jpg", "--show"],
+        ["photo.jpg", "--draw", "a.mp4"],
+    ):
         done = CliRunner().invoke(main, ["identify", str(known), *arguments])
         assert done.exit_code == 2
 
@@ -641,7 +645,7 @@ def other_alignment(folder: Path) -> None:
     [
         (other_base, "was made with another base model; enrol the people again"),
         (cut_gallery, "is damaged"),
-        (no_gallery, "no such file; enrol people with facetpu imprint"),
+        (no_gallery, r"gallery\.npz: is missing; make the folder with facetpu imprint"),
         (other_labels, "names Ana María, Bob, Çelik, and the gallery Ana María, Bo, Çelik"),
         (other_model, r"has 5 classes, and labels\.txt 3 names"),
         (other_alignment, "aligned otherwise"),

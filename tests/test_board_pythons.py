@@ -12,20 +12,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rendered_video import write_video
 from small_export import write_export
 
 from facetpu.board.enrol import imprint
 from facetpu.board.gallery import read_gallery
 from facetpu.board.identify import identify
+from facetpu.image import read_image
 from facetpu.portraits import write_people
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".venv" / "boards"
-# Python 3.7 is Mendel's; the one has OpenCV, the other Pillow alone.
+# Python 3.7 is Mendel's, with Pillow alone; the others have OpenCV.
 INSTALLED = {
     "3.7": ["-e", str(ROOT), "tflite-runtime>=2.7,<2.12", "numpy<2"],
     "3.9": ["-e", f"{ROOT}[board]"],
+    "3.13": ["-e", f"{ROOT}[board]"],
 }
+RUNTIME = {"3.7": "tflite_runtime", "3.9": "tflite_runtime", "3.13": "ai_edge_litert"}
 
 
 @pytest.fixture(scope="module", params=list(INSTALLED))
@@ -72,10 +76,10 @@ def test_imprint_and_identify_from_end_to_end(facetpu: Path, tmp_path: Path) -> 
     people = tmp_path / "people"
     write_people(people, 3, 2)
     python = facetpu.with_name("python")
-    missing = (
-        "import importlib.util as u; print(*[n for n in ('tensorflow', 'ai_edge_litert') if u.find_spec(n)])"
-    )
-    assert check([python, "-c", missing]).split() == []
+    version = facetpu.parent.parent.name.replace("python", "")
+    names = ("tensorflow", "ai_edge_litert", "tflite_runtime")
+    installed = f"import importlib.util as u; print(*[n for n in {names} if u.find_spec(n)])"
+    assert check([python, "-c", installed]).split() == [RUNTIME[version]]
 
     options = ["--accept-all", "--keep-photos", "--learner", "softmax", "--report", tmp_path / "sheet.png"]
     told = json.loads(check([facetpu, "imprint", model, people, tmp_path / "known", *options, "--json"]))
@@ -97,6 +101,17 @@ def test_imprint_and_identify_from_end_to_end(facetpu: Path, tmp_path: Path) -> 
     there, made_here = (read_gallery(tmp_path / name / "gallery.npz") for name in ("known", "here"))
     assert there.photos == made_here.photos
     assert (there.embeddings * made_here.embeddings).sum(axis=1).min() > 0.99
+
+    portrait = read_image(people / names[0] / "000.jpg")
+    film = write_video(tmp_path / "film.avi", [[(portrait, 40 + 2 * step, 20)] for step in range(6)])
+    watched = [facetpu, "identify", tmp_path / "known", film, "--json", "--threshold", "0.5"]
+    if version == "3.7":
+        done = subprocess.run([str(word) for word in watched], capture_output=True, text=True)
+        assert done.stderr == "Error: cv2 is not installed: run pip install 'facetpu[board]'\n"
+    else:
+        events = [json.loads(line) for line in check(watched).splitlines()]
+        assert [event["event"] for event in events] == ["appeared", "left", "done"]
+        assert events[-1]["people"] == [names[0]]
 
     file = tmp_path / "people.npz"
     check([facetpu, "people", tmp_path / "known", "export", file])

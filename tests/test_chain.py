@@ -102,7 +102,7 @@ def test_every_stage_counts_what_it_was_given(work: Path, answers: Any) -> None:
     assert answers["export"]["cosine"] > 0.9
     faces = [face for photo in answers["identify"]["photos"] for face in photo["faces"]]
     assert len(faces) == 9
-    assert set(faces[0]) == {"name", "cosine", "threshold", "box", "landmarks", "score"}
+    assert set(faces[0]) == {"name", "cosine", "threshold", "margin", "box", "landmarks", "score"}
     assert 0 <= answers["evaluate"]["accuracy"] <= 1
     assert set(answers["evaluate"]["tar"]) == {"0.1", "0.01", "0.001"}
 
@@ -266,7 +266,10 @@ def spoil(work: Path, case: str) -> list[Any]:
         ("a run of another network", "other"),
         ("no run", "empty"),
         ("no model", "config.yaml: is no .tflite model"),
-        ("a base without its model", "model.tflite: is missing; make the folder with facetpu export"),
+        (
+            "a base without its model",
+            "base.tflite: is a model by itself, with no model.tflite beside it; run facetpu export",
+        ),
         ("no tflite", "config.yaml"),
         ("half a tflite", "half.tflite"),
         ("parts that do not fit", "base.tflite"),

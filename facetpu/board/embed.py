@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import FacetpuError
-from ..runtime import refused
 from ..tflite.cut import split_model
 from ..tflite.model import op_number, read_model
 from ..tflite.schema import BuiltinOperator
 from .folder import BASE, MODEL, ModelFolder
 from .gallery import normalised
-from .interpreter import open_model, read_tflite, runnable
+from .interpreter import DeviceModel, read_tflite
 
 
 class Alignment(NamedTuple):
@@ -29,30 +28,40 @@ class Embedder:
     """A model that gives embeddings, opened on what this machine has.
 
     Attributes:
-        path: the file that runs.
         size: side in pixels of the square crops it takes.
         dim: numbers in an embedding.
         alignment: how to cut the crops, from the manifest beside the model.
         scale, zero_point: quantisation of its output; 1 and 0 for a float model.
     """
 
-    def __init__(self, model: Path, threads: int = 0) -> None:
+    def __init__(self, model: Path, threads: int = 0, device: str | None = None) -> None:
         """Open ``model``: an export folder, a base (quantised or float), or a base with its head.
+
+        Args:
+            model: the folder, or a model in it.
+            threads: CPU threads; as many as there are cores, up to 4, unless given.
+            device: ``cpu``, or which Edge TPU, see ``devices.check_device``.
 
         Raises:
             FacetpuError: it is none of these, or cannot be opened on this machine.
         """
         folder = ModelFolder.find(model)
-        data, self.path, delegates = runnable(folder.embedding_model())
-        self._interpreter = open_model(embedding_part(data, self.path), self.path, delegates, threads)
-        self._input = _only(self._interpreter.get_input_details(), self.path, "input")
-        self._output = _only(self._interpreter.get_output_details(), self.path, "output")
+        self._model = DeviceModel(folder.embedding_model(), device, threads, embedding_part)
+        self._input = _only(self._model.inputs, self.path, "input")
+        self._output = _only(self._model.outputs, self.path, "output")
         self.size = _crop_size(self._input, self.path)
         self.dim, self.scale, self.zero_point = _embedding_form(self._output, self.path)
         self.alignment = _alignment(folder, self.size)
 
+    @property
+    def path(self) -> Path:
+        """The file that runs."""
+        return self._model.path
+
     def run(self, crops: np.ndarray) -> np.ndarray:
         """What the model writes for each crop.
+
+        Should the Edge TPU fail, as when it is unplugged, the CPU twin goes on in its place.
 
         Args:
             crops: uint8 [n, size, size, 3], RGB; the raw pixels, since the model normalises them.
@@ -61,7 +70,7 @@ class Embedder:
             [n, dim] in the model's own output type.
 
         Raises:
-            FacetpuError: the crops have another size, or the device fails.
+            FacetpuError: the crops have another size, or the device fails and there is no CPU twin.
         """
         crops = np.asarray(crops)
         if crops.shape[1:] != (self.size, self.size, 3) or crops.dtype != np.uint8:
@@ -71,12 +80,8 @@ class Embedder:
             )
         rows = np.empty((len(crops), self.dim), self._output["dtype"])
         for row, crop in zip(rows, crops):
-            self._interpreter.set_tensor(self._input["index"], crop[None].astype(self._input["dtype"]))
-            try:
-                self._interpreter.invoke()
-            except (RuntimeError, ValueError) as error:
-                raise refused(str(self.path), error) from None
-            row[:] = self._interpreter.get_tensor(self._output["index"]).ravel()
+            (output,) = self._model.run(crop[None].astype(self._input["dtype"], copy=False))
+            row[:] = output.ravel()
         return rows
 
     def dequantised(self, rows: np.ndarray) -> np.ndarray:

@@ -64,6 +64,11 @@ class ModelFolder(NamedTuple):
         """
         path = self.root / name
         if not path.exists():
+            if self.file is not None and not self.manifest():
+                raise FacetpuError(
+                    f"{self.file}: is a model by itself, with no {name} beside it; "
+                    f"run facetpu export {self.file.name} OUT, and give OUT"
+                )
             raise FacetpuError(f"{path}: is missing; make the folder with {maker}")
         return path
 

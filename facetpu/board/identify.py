@@ -1,10 +1,10 @@
-"""Who is in a photo, or in front of a camera (1:N); and whether two photos show one person (1:1)."""
+"""Who is in a photo (1:N); and whether two photos show one person (1:1)."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Iterator, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,11 +13,13 @@ from ..errors import FacetpuError
 from ..image import UnreadableImage, read_image, write_png
 from ..people import photos_under
 from ..progress import progress
-from .camera import camera_pictures
 from .draw import draw_faces
-from .faces import FaceReader, KnownFace
+from .faces import MIN_FACE, FaceReader, KnownFace, Sighting
 from .folder import ModelFolder
+from .gallery import Match
+from .match import Matcher
 from .recogniser import read_known
+from .timing import Profile
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +36,10 @@ class PhotoFaces(NamedTuple):
 
 
 class IdentifyResult(NamedTuple):
-    """What each photo shows."""
+    """What each photo shows; and the time of each step, where it was asked for."""
 
     photos: list[PhotoFaces]
+    profile: Profile | None = None
 
     @property
     def problem(self) -> str | None:
@@ -47,17 +50,7 @@ class IdentifyResult(NamedTuple):
         return f"{len(unreadable)} of {len(self.photos)} photos cannot be read, {unreadable[0].photo} for one"
 
     def __str__(self) -> str:
-        return "\n".join(str(photo) for photo in self.photos)
-
-
-class Moment(NamedTuple):
-    """The faces that a camera saw, seconds after it was opened."""
-
-    seconds: float
-    faces: list[KnownFace]
-
-    def __str__(self) -> str:
-        return f"{self.seconds:7.1f} s  {_listed(self.faces)}"
+        return "\n".join(str(part) for part in [*self.photos, self.profile] if part is not None)
 
 
 class VerifyResult(NamedTuple):
@@ -73,39 +66,63 @@ class VerifyResult(NamedTuple):
 
 
 class Identifier:
-    """Names the faces in pictures, by the people that a model knows."""
+    """Names the faces in pictures, by the people that a model knows.
 
-    def __init__(self, model: Path, threshold: float | None = None) -> None:
+    Attributes:
+        gallery: whom it knows.
+        threshold: cosine from which a face is known.
+        stopwatch: how long each step took.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        threshold: float | None = None,
+        device: str | None = None,
+        detector: Path | None = None,
+        min_face: int = MIN_FACE,
+    ) -> None:
         """Open ``model``, an imprinted folder.
 
         Args:
             model: the folder, or a model in it.
             threshold: cosine from which a face is known; the gallery's unless given.
+            device: what runs the base: ``cpu``, or which Edge TPU, see ``devices.check_device``.
+            detector: another detector than the folder's, see ``faces.open_detector``.
+            min_face: the smallest face to look for, in pixels.
 
         Raises:
             FacetpuError: the model, its detector or its gallery is missing, damaged or another's.
         """
         self.gallery = read_known(ModelFolder.find(model))
         self.threshold = self.gallery.threshold if threshold is None else threshold
-        self._reader = FaceReader(model)
+        self._match = Matcher(self.gallery)
+        self._reader = FaceReader(model, device, detector, min_face)
+        self.stopwatch = self._reader.stopwatch
 
     def faces(self, image: np.ndarray) -> list[KnownFace]:
         """Every face in ``image`` (uint8 [H, W, 3], RGB), the surest first."""
+        return self.recognise(image)[0]
+
+    def recognise(self, image: np.ndarray) -> tuple[list[KnownFace], np.ndarray]:
+        """Every face in ``image`` (uint8 [H, W, 3], RGB), the surest first, and their embeddings [n, D]."""
         sightings = self._reader.all_faces(image)
-        if not sightings:
-            return []
-        matches = self.gallery.match(np.array([sighting.embedding for sighting in sightings]))
-        return [
-            KnownFace(
-                name=match.name if match.cosine >= self.threshold else None,
-                cosine=round(match.cosine, 6),
-                threshold=self.threshold,
-                box=np.round(sighting.face.box, 2).tolist(),
-                landmarks=np.round(sighting.face.landmarks, 2).tolist(),
-                score=round(float(sighting.face.score), 6),
-            )
-            for sighting, match in zip(sightings, matches)
-        ]
+        embeddings = np.array([sighting.embedding for sighting in sightings])
+        with self.stopwatch.time("head"):
+            matches = self._match(embeddings)
+        return [self._named(*found) for found in zip(sightings, matches)], embeddings
+
+    def _named(self, sighting: Sighting, match: Match) -> KnownFace:
+        second = match.second_cosine
+        return KnownFace(
+            name=match.name if match.cosine >= self.threshold else None,
+            cosine=round(match.cosine, 6),
+            threshold=self.threshold,
+            box=np.round(sighting.face.box, 2).tolist(),
+            landmarks=np.round(sighting.face.landmarks, 2).tolist(),
+            score=round(float(sighting.face.score), 6),
+            margin=None if second is None else round(match.cosine - second, 6),
+        )
 
 
 def identify(
@@ -114,6 +131,8 @@ def identify(
     threshold: float | None = None,
     draw: Path | None = None,
     overwrite: bool = False,
+    profile: bool = False,
+    **opening: Any,
 ) -> IdentifyResult:
     """Say who is in ``photos``.
 
@@ -126,40 +145,29 @@ def identify(
         threshold: cosine from which a face is known; the gallery's unless given.
         draw: folder for copies of the photos with boxes and names.
         overwrite: replace what facetpu wrote to ``draw`` before.
+        profile: give the time of each step.
+        opening: device, detector and min_face, as ``Identifier`` takes them.
 
     Raises:
         FacetpuError: the model cannot be used, a folder holds no photo, or ``draw`` exists.
     """
     files = _expanded(photos)
+    if draw is not None:
+        check_new(draw, overwrite)
+    identifier = Identifier(model, threshold, **opening)
     if draw is None:
-        return IdentifyResult(_in_photos(Identifier(model, threshold), files, None))
-    check_new(draw, overwrite)
-    identifier = Identifier(model, threshold)
-    with new_folder(draw, overwrite) as partial:
-        result = IdentifyResult(_in_photos(identifier, files, partial))
-        (partial / MANIFEST).write_text('{"stage": "identify"}\n', encoding="utf-8")  # lets it be replaced
-    return result
+        found = _in_photos(identifier, files, None)
+    else:
+        with new_folder(draw, overwrite) as partial:
+            found = _in_photos(identifier, files, partial)
+            # A manifest lets the folder be replaced.
+            (partial / MANIFEST).write_text('{"stage": "identify"}\n', encoding="utf-8")
+    return IdentifyResult(found, identifier.stopwatch.profile() if profile else None)
 
 
-def watch(model: Path, camera: int | str, threshold: float | None = None) -> Iterator[Moment]:
-    """Say who is in front of ``camera``, moment by moment; one without a face is passed over.
-
-    Args:
-        model: an imprinted folder, or a model in it.
-        camera: its number, or the path of a video to watch in its place.
-        threshold: cosine from which a face is known; the gallery's unless given.
-
-    Raises:
-        FacetpuError: the model cannot be used, or the camera cannot be opened.
-    """
-    identifier = Identifier(model, threshold)
-    for picture in camera_pictures(camera):
-        faces = identifier.faces(picture.image)
-        if faces:
-            yield Moment(round(picture.seconds, 2), faces)
-
-
-def verify(model: Path, photo: Path, other: Path, threshold: float | None = None) -> VerifyResult:
+def verify(
+    model: Path, photo: Path, other: Path, threshold: float | None = None, **opening: Any
+) -> VerifyResult:
     """Say whether the main faces of ``photo`` and ``other`` are one person's.
 
     Args:
@@ -167,15 +175,16 @@ def verify(model: Path, photo: Path, other: Path, threshold: float | None = None
         photo: a photo.
         other: another.
         threshold: cosine from which they are; the model's 1:1 threshold unless given.
+        opening: device, detector and min_face, as ``FaceReader`` takes them.
 
     Raises:
         FacetpuError: a photo cannot be read or shows no face, or the model has no 1:1 threshold.
     """
     folder = ModelFolder.find(model)
+    reader = FaceReader(model, **opening)
     known = folder.manifest().get("threshold") if threshold is None else threshold
     if known is None:
         raise FacetpuError(f"{folder.root / MANIFEST}: has no threshold for two photos; pass --threshold")
-    reader = FaceReader(model)
     first, second = (reader.main_face(Path(path)) for path in (photo, other))
     for path, sighting in ((photo, first), (other, second)):
         if sighting.others:
@@ -196,8 +205,10 @@ def _in_photos(identifier: Identifier, files: list[Path], draw: Path | None) -> 
     """The faces of each file, drawn into the folder ``draw`` where it is given."""
     found = []
     for number, file in enumerate(progress(files, "identify"), 1):
+        identifier.stopwatch.picture()
         try:
-            image = read_image(file)
+            with identifier.stopwatch.time("read"):
+                image = read_image(file)
         except UnreadableImage as error:
             found.append(PhotoFaces(file, [], error.reason))
             continue

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
+
+import numpy as np
 
 from .. import runtime
-from ..edgetpu.library import library_name
 from ..errors import FacetpuError
 from ..trial import require_runnable
+from .devices import CPU, NoEdgeTpu, check_device, edgetpu_delegate, on_usb
+from .guarded import GuardedRunner
 
 log = logging.getLogger(__name__)
 
@@ -19,30 +21,149 @@ SUFFIX = "_edgetpu"
 CUSTOM_OP = b"edgetpu-custom-op"
 
 
-class NoEdgeTpu(FacetpuError):
-    """There is no Edge TPU that this program can use; the message says why and how to get one."""
+class Runner:
+    """A model in an interpreter of its own.
 
-
-def edgetpu_delegate() -> Any:
-    """The delegate that runs a compiled model's custom op on the Edge TPU.
-
-    Raises:
-        NoEdgeTpu: its library is not installed, or finds no device.
-        FacetpuError: there is no TFLite runtime.
+    Attributes:
+        inputs, outputs: the runtime's details of the tensors, in the model's order.
     """
-    library = library_name()
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        raise NoEdgeTpu(f"{library} is not installed; install libedgetpu1-std") from None
-    module = runtime.find_runtime().module
-    load_delegate = getattr(module, "load_delegate", None) or module.experimental.load_delegate
-    try:
-        return load_delegate(library)
-    except (ValueError, OSError):
-        raise NoEdgeTpu(
-            f"{library} finds no device; plug the Edge TPU in, and see that you are in the group plugdev"
-        ) from None
+
+    def __init__(
+        self, model: bytes, where: Path, delegates: list[Any] | None = None, threads: int = 0
+    ) -> None:
+        """Open a model, see ``open_model``."""
+        self._interpreter = open_model(model, where, delegates, threads)
+        self.inputs: list[dict[str, Any]] = self._interpreter.get_input_details()
+        self.outputs: list[dict[str, Any]] = self._interpreter.get_output_details()
+
+    def run(self, value: np.ndarray) -> list[np.ndarray]:
+        """The outputs for ``value``, the one input's, in the model's order.
+
+        Raises:
+            RuntimeError, ValueError: the runtime or its device fails.
+        """
+        self._interpreter.set_tensor(self.inputs[0]["index"], value)
+        self._interpreter.invoke()
+        return [self._interpreter.get_tensor(output["index"]) for output in self.outputs]
+
+
+class DeviceModel:
+    """A model on the Edge TPU or the CPU; should the Edge TPU fail, its CPU twin goes on in its place.
+
+    Attributes:
+        path: the file that runs.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        device: str | None = None,
+        threads: int = 0,
+        part: Callable[[bytes, Path], bytes] = lambda model, _: model,
+    ) -> None:
+        """Open the model at ``path``, or its CPU twin where there is no Edge TPU and none was asked for.
+
+        Args:
+            path: a .tflite file, compiled or not.
+            device: ``cpu``, or the Edge TPU to use as ``devices.check_device`` has it; a compiled model
+                runs on the first Edge TPU there is unless given.
+            threads: CPU threads, see ``open_model``.
+            part: takes a file's bytes and its path and gives the part of the model to open.
+
+        Raises:
+            FacetpuError: ``path`` is no model; it is compiled and there is neither an Edge TPU nor a twin;
+                the Edge TPU that was asked for cannot run it; or the runtime refuses it.
+        """
+        self._threads, self._part = threads, part
+        if device is not None:
+            check_device(device)
+        if is_compiled(read_tflite(path)):
+            self._open_compiled(path, device)
+        elif device in (None, CPU):
+            self._open(path)
+        else:
+            raise FacetpuError(
+                f"{path}: is not compiled for the Edge TPU, so it cannot run on {device}; "
+                "export it with --edgetpu, or take --device cpu"
+            )
+
+    @property
+    def inputs(self) -> list[dict[str, Any]]:
+        """The runtime's details of its inputs, in the model's order."""
+        return self._runner.inputs
+
+    @property
+    def outputs(self) -> list[dict[str, Any]]:
+        """The runtime's details of its outputs, in the model's order."""
+        return self._runner.outputs
+
+    def run(self, value: np.ndarray) -> list[np.ndarray]:
+        """The outputs for ``value``, the one input's, in the model's order.
+
+        Raises:
+            FacetpuError: the runtime fails, or the Edge TPU does and there is no CPU twin.
+        """
+        try:
+            return self._runner.run(value)
+        except (RuntimeError, ValueError) as error:
+            self._go_on_without_edgetpu(error)
+            return self._runner.run(value)
+
+    def _open(self, path: Path) -> None:
+        """Open a model on the CPU."""
+        model = self._part(read_tflite(path), path)
+        self._runner: Runner | GuardedRunner = Runner(model, path, None, self._threads)
+        self.path, self._on_edgetpu = path, False
+
+    def _open_on_edgetpu(self, path: Path, device: str | None) -> None:
+        model = self._part(read_tflite(path), path)
+        if on_usb(device):
+            self._runner = GuardedRunner(model, path, device, self._threads)
+        else:
+            self._runner = Runner(model, path, [edgetpu_delegate(device)], self._threads)
+        self.path, self._on_edgetpu = path, True
+
+    def _open_compiled(self, path: Path, device: str | None) -> None:
+        """Open the compiled model at ``path``, or its twin."""
+        twin = twin_of(path)
+        if device == CPU:
+            if twin is None:
+                raise FacetpuError(f"{path}: is compiled for the Edge TPU; put its CPU twin beside it")
+            return self._open(twin)
+        try:
+            return self._open_on_edgetpu(path, device)
+        except NoEdgeTpu as error:
+            reason = str(error)
+        except runtime.OldEdgeTpuRuntime as error:
+            reason = error.reason
+        except RuntimeError as error:  # the process that guards a USB Edge TPU ended
+            reason = f"the Edge TPU failed ({error})"
+        if device is not None:
+            raise FacetpuError(f"{path}: {reason}; or take --device cpu")
+        if twin is None:
+            raise FacetpuError(
+                f"{path}: is compiled for the Edge TPU, and {reason}; or put its CPU twin beside it"
+            )
+        log.info("%s runs on the CPU: %s", twin.name, reason)
+        return self._open(twin)
+
+    def _go_on_without_edgetpu(self, error: Exception) -> None:
+        """Run the CPU twin from now on.
+
+        Raises:
+            FacetpuError: what failed was no Edge TPU, or there is no twin that is this model's.
+        """
+        if not self._on_edgetpu:
+            raise runtime.refused(str(self.path), error) from None
+        failed = f"{self.path}: the Edge TPU failed ({' '.join(str(error).split())})"
+        twin = twin_of(self.path)
+        if twin is None:
+            raise FacetpuError(f"{failed}; plug it in again, or put its CPU twin beside it") from None
+        forms = _forms(self.inputs + self.outputs)
+        self._open(twin)
+        if _forms(self.inputs + self.outputs) != forms:
+            raise FacetpuError(f"{failed}, and {twin.name} is no twin of it; export again") from None
+        log.warning("%s; %s runs on the CPU from now on", failed, twin.name)
 
 
 def is_compiled(model: bytes) -> bool:
@@ -50,30 +171,10 @@ def is_compiled(model: bytes) -> bool:
     return CUSTOM_OP in model
 
 
-def runnable(path: Path) -> tuple[bytes, Path, list[Any]]:
-    """The model that runs here: the one at ``path`` or, without an Edge TPU, its CPU twin.
-
-    The twin of ``base_edgetpu.tflite`` is the ``base.tflite`` beside it.
-
-    Returns:
-        The model's bytes, the file they are from, and the delegates to open it with.
-
-    Raises:
-        FacetpuError: ``path`` is no file, or is compiled and there is neither an Edge TPU nor a twin.
-    """
-    model = read_tflite(path)
-    if not is_compiled(model):
-        return model, path, []
-    try:
-        return model, path, [edgetpu_delegate()]
-    except NoEdgeTpu as reason:
-        twin = path.with_name(path.name.replace(SUFFIX, ""))
-        if twin == path or not twin.is_file():
-            raise FacetpuError(
-                f"{path}: is compiled for the Edge TPU, and {reason}; or put its CPU twin beside it"
-            ) from None
-        log.info("%s runs on the CPU: %s", twin.name, reason)
-        return read_tflite(twin), twin, []
+def twin_of(path: Path) -> Path | None:
+    """The CPU twin of a compiled model, of ``base_edgetpu.tflite`` the ``base.tflite``, if it is there."""
+    twin = path.with_name(path.name.replace(SUFFIX, ""))
+    return twin if twin != path and twin.is_file() else None
 
 
 def read_tflite(path: Path) -> bytes:
@@ -96,7 +197,7 @@ def open_model(model: bytes, where: Path, delegates: list[Any] | None = None, th
     Args:
         model: the file's bytes, or a part that was cut out of it.
         where: the file, for messages.
-        delegates: what ``runnable`` gave for it.
+        delegates: those that run a compiled model's custom op.
         threads: CPU threads; as many as there are cores, up to 4, unless given.
 
     Raises:
@@ -113,3 +214,8 @@ def open_model(model: bytes, where: Path, delegates: list[Any] | None = None, th
     except (RuntimeError, ValueError) as error:
         raise runtime.refused(str(where), error) from None
     return interpreter
+
+
+def _forms(tensors: list[dict[str, Any]]) -> list[Any]:
+    """What callers of a model go by, of each of its tensors."""
+    return [(tensor["shape"].tolist(), tensor["dtype"], tensor["quantization"]) for tensor in tensors]

@@ -51,7 +51,7 @@ def read_known(folder: ModelFolder) -> Gallery:
     Raises:
         FacetpuError: there is none, it is damaged, or the three do not belong together.
     """
-    gallery = read_gallery(folder.root / GALLERY)
+    gallery = read_gallery(folder.needed(GALLERY, "facetpu imprint"))
     if gallery.base != base_digest(folder):
         raise FacetpuError(
             f"{folder.root / GALLERY}: was made with another base model; enrol the people again with this one"

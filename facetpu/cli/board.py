@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from ..options import FILE, FOLDER, common, overwrite
+from ..errors import FacetpuError
+from ..options import FILE, FOLDER, Command, common, overwrite
 
 
 @click.command()
@@ -54,39 +55,87 @@ def imprint(model: Path, people: Path, out: Path, overwrite: bool, **settings: A
     return imprint(model, people, out, overwrite=overwrite, **settings)
 
 
+def recognising(command: Command) -> Command:
+    """Add what identify and verify open their model with."""
+    for option in (
+        click.option(
+            "--min-face",
+            default=20,
+            show_default=True,
+            type=click.IntRange(12),
+            help="Smallest face to look for, in pixels; a larger one is faster.",
+        ),
+        click.option(
+            "--detector",
+            type=FILE,
+            help="SSD model, or folder of MTCNN networks, to find faces with; MODEL's own unless given.",
+        ),
+        click.option(
+            "--device", callback=_device, help="What runs the base: cpu, or an Edge TPU: usb, pci, usb:1, :0."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _device(ctx: click.Context, option: click.Parameter, name: str | None) -> str | None:
+    from ..board.devices import check_device
+
+    try:
+        return name if name is None else check_device(name)
+    except FacetpuError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 @click.command()
 @click.argument("model", type=FILE)
-@click.argument("photos", type=FILE, nargs=-1)
-@click.option("--camera", type=click.IntRange(0), help="Watch this camera instead of photos.")
+@click.argument("sources", type=FILE, nargs=-1)
+@click.option("--camera", help="Watch this camera: a number, /dev/videoN, a URL or a GStreamer pipeline.")
 @click.option(
     "--threshold",
     type=click.FloatRange(-1, 1),
     help="Cosine from which a face is known; the model's unless given.",
 )
-@click.option("--draw", type=FOLDER, help="Folder for the photos with boxes and names drawn on.")
+@recognising
+@click.option(
+    "--every",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Look at each n-th frame of a video.",
+)
+@click.option(
+    "--draw", type=FILE, help="Folder for photos with boxes and names drawn on; a .mp4 or .avi for frames."
+)
+@click.option("--show", is_flag=True, help="Show the frames in a window; q closes it.")
+@click.option("--profile", is_flag=True, help="Show the time of each step.")
 @common
 @overwrite
-def identify(
-    model: Path,
-    photos: tuple[Path, ...],
-    camera: int | None,
-    threshold: float | None,
-    draw: Path | None,
-    overwrite: bool,
-) -> Any:
-    """Say who is in PHOTOS, or in front of a camera; strangers are called so.
+def identify(model: Path, sources: tuple[Path, ...], camera: str | None, **settings: Any) -> Any:
+    """Say who is in SOURCES, photos or videos, or in front of a camera; strangers are called so.
+
+    Videos and cameras give events: who appeared, is seen, left. Ctrl-C ends a camera.
 
     Example: facetpu identify kitchen photo.jpg
     """
-    from ..board.identify import identify, watch
+    from ..board.video import is_video
 
-    if (camera is None) == (not photos):
-        raise click.UsageError("give PHOTOS or --camera, one of the two")
-    if camera is None:
-        return identify(model, list(photos), threshold=threshold, draw=draw, overwrite=overwrite)
-    if draw is not None:
-        raise click.UsageError("--draw is for PHOTOS")
-    return watch(model, camera, threshold=threshold)
+    if (camera is None) == (not sources):
+        raise click.UsageError("give SOURCES or --camera, one of the two")
+    videos = [path for path in sources if is_video(path)]
+    if camera is not None or videos:
+        from ..board.watch import watch
+
+        if len(videos) < len(sources):
+            raise click.UsageError("give photos or videos, one of the two")
+        return watch(model, videos, camera, **settings)
+    from ..board.identify import identify
+
+    if settings.pop("show") or settings.pop("every") != 1:
+        raise click.UsageError("--show and --every are for videos and cameras")
+    if settings["draw"] is not None and is_video(settings["draw"]):
+        raise click.UsageError("--draw takes a folder for photos")
+    return identify(model, list(sources), **settings)
 
 
 @click.command()
@@ -94,15 +143,16 @@ def identify(
 @click.argument("photo", type=FILE)
 @click.argument("other", type=FILE)
 @click.option("--threshold", type=click.FloatRange(-1, 1), help="Cosine from which two faces are one person.")
+@recognising
 @common
-def verify(model: Path, photo: Path, other: Path, threshold: float | None) -> Any:
+def verify(model: Path, photo: Path, other: Path, **settings: Any) -> Any:
     """Say whether PHOTO and OTHER show the same person.
 
     Example: facetpu verify kitchen one.jpg two.jpg
     """
     from ..board.identify import verify
 
-    return verify(model, photo, other, threshold=threshold)
+    return verify(model, photo, other, **settings)
 
 
 @click.group()

@@ -7,7 +7,20 @@ from typing import Any
 
 import click
 
-from ..options import FOLDER, common, overwrite
+from ..errors import FacetpuError
+from ..options import FILE, FOLDER, common, overwrite
+
+
+def _shard(_: click.Context, __: click.Parameter, text: str | None) -> Any:
+    """The value of --shard."""
+    if text is None:
+        return None
+    from ..shards import Shard
+
+    try:
+        return Shard.parse(text)
+    except FacetpuError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command()
@@ -44,18 +57,63 @@ from ..options import FOLDER, common, overwrite
     type=click.IntRange(0, 8),
     help="Finest pyramid levels to leave out: faster, larger faces only.",
 )
-@click.option("--all-faces", is_flag=True, help="Write every face of a photo, not the main one.")
+@click.option("--all-faces", is_flag=True, help="Write every face of a photo, not one.")
+@click.option(
+    "--face",
+    default="main",
+    show_default=True,
+    type=click.Choice(["main", "largest", "central", "best"]),
+    help="Which face of several: main is large and near the centre, best the surest.",
+)
+@click.option(
+    "--format",
+    default="png",
+    show_default=True,
+    type=click.Choice(["png", "jpeg"]),
+    help="Of the crops; jpeg is of quality 95, smaller, and faster to write.",
+)
+@click.option(
+    "--detector",
+    type=FILE,
+    metavar="MODEL",
+    help="Find faces with this SSD .tflite, on an Edge TPU if it is compiled; R-Net and O-Net confirm them.",
+)
+@click.option(
+    "--shard",
+    metavar="I/N",
+    callback=_shard,
+    help="Do part I of N, in CROPS.I-of-N; a run without this takes the parts over.",
+)
+@click.option("--review", is_flag=True, help="Write CROPS/review.html: what to look at before training.")
 @click.option("--workers", type=click.IntRange(1), help="Processes; one a core unless given.")
 @common
 @overwrite
-def align(photos: Path, crops: Path, workers: int | None, overwrite: bool, **settings: Any) -> Any:
+def align(
+    photos: Path,
+    crops: Path,
+    detector: Path | None,
+    shard: Any,
+    review: bool,
+    workers: int | None,
+    overwrite: bool,
+    **settings: Any,
+) -> Any:
     """Find the faces in PHOTOS and write aligned crops to CROPS.
 
-    Example: facetpu align photos crops
+    Example: facetpu align photos crops --review
     """
     from ..stages.align import AlignConfig, align
 
-    return align(photos, crops, AlignConfig(**settings), workers=workers, overwrite=overwrite)
+    return align(
+        photos,
+        crops,
+        AlignConfig(**settings),
+        workers,
+        overwrite,
+        shard=shard,
+        detector=detector,
+        review=review,
+    )
 
 
 @click.command()

@@ -1,52 +1,51 @@
 """align: a folder of photos to a folder of aligned crops.
 
-A crop stands where its photo stood, as ``PERSON/PHOTO.png``; ``boxes.csv`` says where in the photos
-the faces are, ``manifest.json`` which photos have none and which cannot be read.
+A crop stands where its photo stood, as ``PERSON/PHOTO.png``. ``boxes.csv`` says where in the photos the
+faces are, ``flags.csv`` what is doubtful about them, ``manifest.json`` which photos have none and which
+cannot be read. Memory does not grow with the folder, but for some 100 bytes a crop while copies are sought
+at the end, and the names of the photos that the manifest lists.
 """
 
 from __future__ import annotations
 
-import csv
-import json
+import contextlib
 import logging
 import os
 import shutil
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from PIL import Image
 
 from .. import __version__
 from ..artefacts import digest, finished, new_folder, write_manifest
+from ..board import ssd
+from ..crop_tables import cells, write_tables
 from ..errors import FacetpuError
 from ..image import Face, UnreadableImage, align_face, one_thread, read_image, write_png
+from ..journal import Entry, Journal, remove_journal
 from ..labels import check_distinct, check_name
 from ..mtcnn.detector import Detector, main_face
 from ..mtcnn.weights import write_networks
-from ..people import photos_under
 from ..progress import progress
+from ..review import REVIEW, write_review
 from ..runtime import find_runtime
+from ..shards import GATHERED, Shard, gather
 from ..workers import each
 
 log = logging.getLogger(__name__)
 
 STAGE = "align"
-BOXES = "boxes.csv"
-LANDMARKS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
-COLUMNS = (
-    "photo",
-    "x1",
-    "y1",
-    "x2",
-    "y2",
-    "score",
-    *(f"{point}_{axis}" for point in LANDMARKS for axis in "xy"),
-)
+FACES = ("main", "largest", "central", "best")
+SUFFIXES = {"png": ".png", "jpeg": ".jpg"}
 
 # In the partial folder, and gone when it is complete.
 _JOURNAL = ".journal"
 _NETWORKS = ".networks"
 _INCOMING = ".incoming"
+
+_MANY = 1000  # more faces than a photo has
 
 
 class AlignConfig(NamedTuple):
@@ -59,7 +58,10 @@ class AlignConfig(NamedTuple):
         min_face: the smallest face to look for, in pixels.
         drop_levels: finest levels of the detector's pyramid to leave out.
         all_faces: write ``PHOTO_1.png``, ``PHOTO_2.png`` ..., the surest face first, for every photo
-            instead of ``PHOTO.png`` of its main face.
+            instead of ``PHOTO.png`` of one face.
+        face: which one that is: ``main``, large and near the centre, as the reference aligner chooses
+            it; ``largest``; ``central``; or ``best``, the surest.
+        format: of the crops: ``png``, or ``jpeg`` at quality 95 with full colour, ``PHOTO.jpg``.
     """
 
     size: int = 112
@@ -68,6 +70,15 @@ class AlignConfig(NamedTuple):
     min_face: int = 20
     drop_levels: int = 0
     all_faces: bool = False
+    face: str = "main"
+    format: str = "png"
+
+    def crops_of(self, stem: str, faces: int) -> list[str]:
+        """The paths, below the folder of crops, of so many faces of the photo with this stem."""
+        suffix = SUFFIXES[self.format]
+        if self.all_faces:
+            return [f"{stem}_{number}{suffix}" for number in range(1, faces + 1)]
+        return [stem + suffix] * faces
 
 
 DEFAULTS = AlignConfig()
@@ -100,6 +111,9 @@ def align(
     config: AlignConfig = DEFAULTS,
     workers: int | None = None,
     overwrite: bool = False,
+    shard: Shard | None = None,
+    detector: Path | None = None,
+    review: bool = False,
 ) -> Alignment:
     """Find the faces in ``photos`` and write aligned crops to ``crops``.
 
@@ -111,159 +125,139 @@ def align(
         photos: one folder a person, or any other nesting.
         crops: the folder to make.
         config: which crops.
-        workers: processes; one a core unless given.
+        workers: processes; one a core unless given, and one for a model on an Edge TPU.
         overwrite: replace ``crops`` if facetpu wrote it.
+        shard: do this part only, in a folder beside ``crops``; a call without it takes the parts over.
+        detector: an SSD model to find faces with, see ``facetpu.board.ssd``; else MTCNN does.
+        review: write ``review.html`` too, a page of crops, misses and doubtful faces.
 
     Raises:
-        FacetpuError: a folder or a name is unfit, the detector cannot run, or a worker died.
+        FacetpuError: a folder or a name is unfit, or the detector cannot run.
     """
     photos, crops = Path(photos), Path(crops)
-    names = _photo_names(photos)
-    _check_apart(photos, crops)
-    settings, inputs = config._asdict(), {"photos": digest(photos, times=True)}
-    manifest = finished(crops, STAGE, settings, inputs)
-    if manifest:
-        log.info("%s: already made from these photos with these settings", crops)
-        return Alignment(crops, **manifest["counts"])
+    out = shard.folder(crops) if shard else crops
+    with Journal.of(photos) as listing:
+        _check(photos, out, listing.folders())
+        settings, inputs = config._asdict(), {"photos": listing.digest()}
+        if detector:
+            if config.drop_levels:
+                raise FacetpuError("--drop-levels is for MTCNN's pyramid; leave it out with --detector")
+            ssd.find_tensors(detector)
+            inputs["detector"] = digest(detector)
+        job = _Job(photos, out, config, detector)
+        manifest = finished(out, STAGE, settings, _of_shard(inputs, shard))
+        if manifest:
+            log.info("%s: already made from these photos with these settings", out)
+            counts = manifest["counts"]
+        else:
+            counts = _make(job, listing, workers, overwrite, inputs, shard)
+    if review:
+        write_review(photos, out)
+        log.info("%s: what to look at", out / REVIEW)
+    return Alignment(out, **counts)
+
+
+def _make(
+    job: _Job,
+    listing: Journal,
+    workers: int | None,
+    overwrite: bool,
+    inputs: dict[str, str],
+    shard: Shard | None,
+) -> dict[str, int]:
+    """Make the folder, or go on with it; the counts for the manifest."""
     find_runtime()
-    key = {"config": settings, "inputs": inputs, "version": __version__}
-    with new_folder(crops, overwrite, key, keep=True) as partial:
-        stems = _crop_stems(names)
-        done = _read_journal(partial, config, stems)
-        if done:
-            log.info("%s: %d photos were done before", crops, len(done))
-        left = [(name, stems[name]) for name in names if name not in done]
-        with open(partial / _JOURNAL, "ab") as journal:
-            records = _records(_Job(photos, partial, config), left, workers)
-            for record in progress(records, STAGE, len(names), done=len(done)):
-                line = _journal_line(record)
-                journal.write(line)
-                journal.flush()
-                done[record["photo"]] = line
-        counts = _write_results(partial, config, inputs, done)
-        (partial / _JOURNAL).unlink()
-        for folder in (_NETWORKS, _INCOMING):
+    out, settings = job.out, job.config._asdict()
+    key = {"config": settings, "inputs": _of_shard(inputs, shard), "version": __version__}
+    with new_folder(out, overwrite, key, keep=True) as partial:
+        job = job._replace(out=partial)
+        if not (partial / _JOURNAL).exists():
+            if shard:
+                listing.keep_shard(*shard)
+            listing.save(partial / _JOURNAL)
+        with Journal(partial / _JOURNAL) as journal:
+            _forget_lost_crops(journal, job)
+            if not shard:
+                gather(out, partial, journal, lambda made, of: _is_made(made, settings, inputs, of))
+            if known := journal.count(done=True):
+                log.info("%s: %d photos were done before", out, known)
+            _align_what_is_left(journal, job, workers)
+            counts = _write_results(journal, job, _of_shard(inputs, shard))
+        remove_journal(partial / _JOURNAL)
+        for folder in (_NETWORKS, _INCOMING, GATHERED):
             shutil.rmtree(partial / folder, ignore_errors=True)
         if hasattr(os, "sync"):
             os.sync()  # The crops were not synced one by one; a power cut must not empty them now.
-    if not counts["aligned"]:
-        log.warning("%s: no photo has a face", photos)
-    return Alignment(crops, **counts)
+    if counts["photos"] and not counts["aligned"]:
+        log.warning("%s: no photo has a face", job.photos)
+    return counts
 
 
-# Names
+def _is_made(out: Path, settings: dict[str, Any], inputs: dict[str, str], shard: Shard | None) -> bool:
+    return bool(finished(out, STAGE, settings, _of_shard(inputs, shard)))
 
 
-def _photo_names(photos: Path) -> list[str]:
-    """The photos by their paths below ``photos``, with slashes; every name is fit to be written down."""
-    names = [file.relative_to(photos).as_posix() for file in photos_under(photos)]
-    for name in names:
-        try:
-            name.encode("utf-8")
-        except UnicodeEncodeError:
-            raise FacetpuError(f"{photos}: the name {name!a} is not UTF-8; rename it") from None
-    people = dict.fromkeys(name.split("/")[0] for name in names if "/" in name)
-    for person in people:
-        check_name(person, str(photos))
-    check_distinct(people, str(photos))
-    return names
+def _of_shard(inputs: dict[str, str], shard: Shard | None) -> dict[str, str]:
+    return {**inputs, "shard": str(shard)} if shard else inputs
 
 
-def _check_apart(photos: Path, crops: Path) -> None:
-    """Refuse crops among the photos, where the next run would take them for photos."""
-    if photos.resolve() in crops.resolve().parents:
-        raise FacetpuError(f"{crops}: lies in {photos}; choose a place outside of it")
+def _check(photos: Path, out: Path, people: Iterable[str]) -> None:
+    """Refuse unfit names, and crops among the photos, where the next run would take them for photos."""
+    names = [check_name(person, str(photos)) and person for person in people]
+    check_distinct(names, str(photos))
+    if photos.resolve() in out.resolve().parents:
+        raise FacetpuError(f"{out}: lies in {photos}; choose a place outside of it")
 
 
-def _crop_stems(names: Sequence[str]) -> dict[str, str]:
-    """Where each photo's crop goes, without ``.png``: the photo's path without its ending.
-
-    Photos that differ only in the ending (``a.jpg``, ``a.png``), or in letter case, keep it:
-    ``a.jpg.png``, ``a.png.png``. So no crop is ever lost, and none depends on which photo came first.
-    """
-    stems = {name: str(PurePosixPath(name).with_suffix("")) for name in names}
-    while True:
-        taken = Counter(stem.casefold() for stem in stems.values())
-        double = [name for name, stem in stems.items() if stem != name and taken[stem.casefold()] > 1]
-        if not double:
-            return stems
-        stems.update((name, name) for name in double)
-
-
-def _crop_paths(stem: str, faces: int, config: AlignConfig) -> list[str]:
-    """The paths, below the crops, of so many faces of one photo."""
-    if config.all_faces:
-        return [f"{stem}_{number}.png" for number in range(1, faces + 1)]
-    return [f"{stem}.png"] * faces
-
-
-# The journal: one line of JSON for every photo that is done
-
-
-def _journal_line(record: dict[str, Any]) -> bytes:
-    return json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n"
-
-
-def _read_journal(partial: Path, config: AlignConfig, stems: dict[str, str]) -> dict[str, bytes]:
-    """The journal's line for each photo that an earlier run finished, crops included.
-
-    What a kill or a power cut left incomplete is cut off, so that the next line starts a line.
-    """
-    path, done, size = partial / _JOURNAL, {}, 0
-    if path.is_file():
-        with open(path, "rb") as journal:
-            for line in journal:
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    break
-                if not line.endswith(b"\n"):
-                    break
-                size += len(line)
-                written = _crop_paths(stems[record["photo"]], len(record.get("faces", [])), config)
-                if all(_holds_data(partial / crop) for crop in written):
-                    done[record["photo"]] = line
-        os.truncate(path, size)
-    return done
+def _forget_lost_crops(journal: Journal, job: _Job) -> None:
+    """Have the photos done again whose crops a power cut took from the disk."""
+    for photo, stem, record in journal.done():
+        crops = job.config.crops_of(stem, len(record.get("faces", ())))
+        if not all(_holds_data(job.out / crop) for crop in crops):
+            journal.note(photo, {})
 
 
 def _holds_data(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
 
 
-def _write_results(
-    partial: Path, config: AlignConfig, inputs: dict[str, str], done: dict[str, bytes]
-) -> dict[str, int]:
-    """Write boxes.csv and the manifest from the journal's lines; returns the counts."""
-    no_face, unreadable, faces = [], [], 0
-    with open(partial / BOXES, "w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(COLUMNS)
-        for photo in sorted(done):
-            record = json.loads(done[photo])
-            if "unreadable" in record:
-                unreadable.append({"photo": photo, "reason": record["unreadable"]})
-            elif not record["faces"]:
-                no_face.append(photo)
-            else:
-                faces += len(record["faces"])
-                table.writerows([photo, *face] for face in record["faces"])
+def _align_what_is_left(journal: Journal, job: _Job, workers: int | None) -> None:
+    done = journal.count(done=True)
+    total = journal.count()
+    if done == total:
+        return
+    for folder in (_NETWORKS, _INCOMING):
+        shutil.rmtree(job.out / folder, ignore_errors=True)
+        (job.out / folder).mkdir()
+    write_networks(job.out / _NETWORKS)
+    if job.detector and ssd.needs_edgetpu(job.detector):
+        workers = workers or 1  # An Edge TPU serves one process.
+    answers = each(_align_photo, journal.left(), workers, _start_worker, (job,), _crashed(job))
+    for photo, record in progress(answers, STAGE, total, done=done):
+        journal.note(photo, record)
+
+
+def _write_results(journal: Journal, job: _Job, inputs: dict[str, str]) -> dict[str, int]:
+    """Write the tables and the manifest; returns the counts."""
+    tally = write_tables(job.out, journal, job.config.crops_of)
+    photos = journal.count()
     counts = {
-        "photos": len(done),
-        "aligned": len(done) - len(no_face) - len(unreadable),
-        "no_face": len(no_face),
-        "unreadable": len(unreadable),
-        "faces": faces,
+        "photos": photos,
+        "aligned": photos - len(tally.no_face) - len(tally.unreadable),
+        "no_face": len(tally.no_face),
+        "unreadable": len(tally.unreadable),
+        "faces": tally.faces,
     }
+    size, template, margin = job.config[:3]
     write_manifest(
-        partial,
+        job.out,
         STAGE,
-        config._asdict(),
+        job.config._asdict(),
         inputs,
-        alignment={"template": config.template, "size": config.size, "margin": config.margin},
+        alignment={"template": template, "size": size, "margin": margin},
         counts=counts,
-        no_face=no_face,
-        unreadable=unreadable,
+        no_face=tally.no_face,
+        unreadable=tally.unreadable,
     )
     return counts
 
@@ -275,57 +269,86 @@ class _Job(NamedTuple):
     """What every worker knows: from where, to where, and how."""
 
     photos: Path
-    partial: Path
+    out: Path
     config: AlignConfig
+    detector: Path | None
 
 
 _job: _Job  # in a worker
 _detector: Detector
 
 
-def _records(job: _Job, left: list[tuple[str, str]], workers: int | None) -> Iterator[dict[str, Any]]:
-    """Align the photos that are left, each given with the stem of its crops; a record for each."""
-    for folder in (_NETWORKS, _INCOMING):
-        shutil.rmtree(job.partial / folder, ignore_errors=True)
-        (job.partial / folder).mkdir()
-    write_networks(job.partial / _NETWORKS)
-    return each(_align_photo, left, workers, _start_worker, (job,))
-
-
 def _start_worker(job: _Job) -> None:
     global _job, _detector
     one_thread()
-    _job = job
-    _detector = Detector(job.partial / _NETWORKS, job.config.min_face, job.config.drop_levels)
+    _job, config = job, job.config
+    networks = job.out / _NETWORKS
+    if job.detector:
+        _detector = ssd.Detector(job.detector, networks, config.min_face)
+    else:
+        _detector = Detector(networks, config.min_face, config.drop_levels)
 
 
-def _align_photo(photo_and_stem: tuple[str, str]) -> dict[str, Any]:
-    """Write the crops of one photo; the record of it.
+def _align_photo(entry: Entry) -> tuple[str, dict[str, Any]]:
+    """Write the crops of one photo; its name and the record of it.
 
     Raises:
         FacetpuError: the photo was there when the run began, and is no longer.
     """
-    photo, stem = photo_and_stem
-    path = _job.photos / photo
-    if not path.exists():
+    path = _job.photos / entry.photo
+    if not os.path.lexists(path):
         raise FacetpuError(f"{path}: is gone since the run began; bring it back and run the command again")
     try:
         image = read_image(path)
     except UnreadableImage as error:
-        return {"photo": photo, "unreadable": error.reason}
-    faces = _detector.detect(image)
-    if faces and not _job.config.all_faces:
-        faces = [main_face(faces, image.shape)]
+        return entry.photo, {"unreadable": error.reason}
+    found = _detector.detect(image)
+    faces, others = found, []
+    if found and not _job.config.all_faces:
+        faces = [choose_face(found, image.shape, _job.config.face)]
+        others = [face for face in found if face is not faces[0]]
     template, size, margin = _job.config.template, _job.config.size, _job.config.margin
-    for face, crop in zip(faces, _crop_paths(stem, len(faces), _job.config), strict=True):
-        incoming = _job.partial / _INCOMING / f"{os.getpid()}.png"
-        write_png(incoming, align_face(image, face, template, size, margin))
-        (_job.partial / crop).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(incoming, _job.partial / crop)
-    return {"photo": photo, "faces": [_row(face) for face in faces]}
+    for face, crop in zip(faces, _job.config.crops_of(entry.stem, len(faces)), strict=True):
+        incoming = _job.out / _INCOMING / f"{os.getpid()}{SUFFIXES[_job.config.format]}"
+        _write_crop(incoming, align_face(image, face, template, size, margin))
+        (_job.out / crop).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(incoming, _job.out / crop)
+    return entry.photo, {"seen": len(found), "faces": [cells(image, face, others) for face in faces]}
 
 
-def _row(face: Face) -> list[float]:
-    """``face`` as boxes.csv has it: thousandths of a pixel, millionths of a score."""
-    box = [round(side, 3) for side in face.box]
-    return [*box, round(face.score, 6), *(round(value, 3) for value in face.landmarks.ravel().tolist())]
+def choose_face(faces: list[Face], shape: tuple[int, ...], rule: str) -> Face:
+    """The one of ``faces`` that a photo of ``shape`` is of, by one of the rules ``FACES``."""
+
+    def area(face: Face) -> float:
+        x1, y1, x2, y2 = face.box
+        return (x2 - x1) * (y2 - y1)
+
+    def nearness(face: Face) -> float:
+        x1, y1, x2, y2 = face.box
+        return -((x1 + x2 - shape[1]) ** 2) - (y1 + y2 - shape[0]) ** 2
+
+    if rule == "largest":
+        return max(faces, key=area)
+    if rule == "central":
+        return max(faces, key=nearness)
+    return faces[0] if rule == "best" else main_face(faces, shape)
+
+
+def _write_crop(path: Path, crop: Any) -> None:
+    if path.suffix == ".jpg":
+        Image.fromarray(crop).save(path, "JPEG", quality=95, subsampling=0)
+    else:
+        write_png(path, crop)
+
+
+def _crashed(job: _Job) -> Callable[[Entry, str], tuple[str, dict[str, Any]]]:
+    """What is noted of a photo that killed the process that was at it, twice."""
+
+    def note(entry: Entry, reason: str) -> tuple[str, dict[str, Any]]:
+        for crop in job.config.crops_of(entry.stem, _MANY):  # of which it may have written some
+            with contextlib.suppress(FileNotFoundError):
+                (job.out / crop).unlink()
+        log.warning("%s: crashed the process that read it, which %s", job.photos / entry.photo, reason)
+        return entry.photo, {"unreadable": f"crashed the process that read it, which {reason}"}
+
+    return note
