@@ -83,7 +83,11 @@ def main() -> None:
     for name, python, path in machines:
         out = work / f"known-{name}"
         shutil.rmtree(out, ignore_errors=True)
-        call(python, path, ["-c", FACETPU, "imprint", arguments.model, arguments.people, out, "-q"])
+        call(
+            python,
+            path,
+            ["-c", FACETPU, "imprint", arguments.model, arguments.people, out, "--accept-all", "-q"],
+        )
         seen = call(python, path, ["-c", FACETPU, "identify", out, arguments.people, "--json", "-q"])
         run_of[name] = json.loads(seen)["photos"]
     crops = work / "crops.npy"
