@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -91,10 +92,22 @@ def test_cells_see_twelve_pixels_every_two() -> None:
 @given(st.tuples(st.integers(-9, 20), st.integers(-9, 20)), st.tuples(st.integers(1, 30), st.integers(1, 30)))
 def test_a_cut_is_black_beyond_the_photo(corner: tuple[int, int], size: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(1, 256, (12, 15, 3), dtype=np.uint8)
-    box = np.array([*corner, corner[0] + size[0] - 1, corner[1] + size[1] - 1], float)
-    found = cut(image, box)
+    found = cut(image, [*corner, corner[0] + size[0] - 1, corner[1] + size[1] - 1])
     assert found.shape == (size[1], size[0], 3)
     for y, x in np.ndindex(size[1], size[0]):
         row, column = corner[1] - 1 + y, corner[0] - 1 + x
         inside = 0 <= row < 12 and 0 <= column < 15
         np.testing.assert_array_equal(found[y, x], image[row, column] if inside else 0)
+
+
+@pytest.mark.parametrize("min_face", [12, 13, 14, 16, 20, 33, 50])
+def test_boxes_of_two_levels_never_overlap_by_the_share_that_would_suppress_one(min_face: int) -> None:
+    # What lets the detector leave the reference's second suppression out.
+    def sizes(scale: float) -> np.ndarray:
+        cells = np.arange(4000)
+        boxes = cell_boxes(cells, cells, scale)
+        return boxes[:, 2] - boxes[:, 0] + 1
+
+    scales = 12 / min_face * 0.709 ** np.arange(6)
+    for finer, coarser in zip(scales, scales[1:], strict=False):
+        assert (sizes(finer).max() / sizes(coarser).min()) ** 2 < 0.7
