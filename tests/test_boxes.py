@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from facetpu.mtcnn import boxes as room
-from facetpu.mtcnn.boxes import cell_boxes, cut, regress, squares, suppress
+from facetpu.mtcnn.boxes import cell_boxes, cut, regress, squares, suppress, suppress_each
 
 
 @st.composite
@@ -57,6 +59,20 @@ def test_suppression_keeps_what_no_better_box_covers(
     finally:
         room._PAIRS = before
     assert found.tolist() == naive_suppress(boxes, scores, threshold, of_smaller)
+
+
+@given(some_boxes(), st.sampled_from([0, 1000]), st.data())
+def test_groups_are_suppressed_each_for_itself(boxes: np.ndarray, few: int, draw: st.DataObject) -> None:
+    boxes = np.floor(boxes)
+    scores = draw.draw(arrays(np.float64, len(boxes), elements=st.integers(0, 6).map(lambda n: n / 8)))
+    groups = draw.draw(arrays(np.int64, len(boxes), elements=st.integers(0, 3)))
+    expected = []
+    for group in range(4):
+        members = np.flatnonzero(groups == group)
+        expected += members[naive_suppress(boxes[members], scores[members], 0.5, False)].tolist()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(room, "_FEW", few)
+        assert sorted(suppress_each(boxes, scores, 0.5, groups).tolist()) == sorted(expected)
 
 
 def test_very_many_boxes_are_suppressed_in_blocks() -> None:
@@ -109,5 +125,5 @@ def test_boxes_of_two_levels_never_overlap_by_the_share_that_would_suppress_one(
         return boxes[:, 2] - boxes[:, 0] + 1
 
     scales = 12 / min_face * 0.709 ** np.arange(6)
-    for finer, coarser in zip(scales, scales[1:], strict=False):
+    for finer, coarser in itertools.pairwise(scales):
         assert (sizes(finer).max() / sizes(coarser).min()) ** 2 < 0.7

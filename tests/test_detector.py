@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -190,17 +189,6 @@ def test_the_main_face_is_large_and_near_the_centre() -> None:
     assert main_face([small, face(0, 0, 30, 30)], (100, 100, 3)) is small
     # 60 x 60 at a distance of 50 weighs less than 20 x 20 in the middle: 3600 - 2 * 2500 < 400.
     assert main_face([face(70, 20, 130, 80), small], (100, 100, 3)) is small
-
-
-def test_a_level_is_rounded_as_opencv_rounds_bytes() -> None:
-    cv2 = pytest.importorskip("cv2")
-    for height, width in [(250, 250), (153, 153), (100, 60), (77, 131), (96, 96)]:
-        image = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
-        for scale in (0.6, 0.5, 0.4254, 1 / 9, 0.25):
-            rows, columns = math.ceil(height * scale), math.ceil(width * scale)
-            bytes_level = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
-            np.testing.assert_array_equal(room._level(image, rows, columns), bytes_level)
-            np.testing.assert_array_equal(room._level(image.astype(np.float32), rows, columns), bytes_level)
 
 
 @given(st.integers(0, 100))

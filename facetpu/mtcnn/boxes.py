@@ -16,11 +16,12 @@ import numpy as np
 
 STRIDE, CELL = 2, 12  # pixels between two cells of P-Net, and pixels that a cell sees
 
+_FEW = 500  # boxes whose overlaps are cheap to compute all with all
 _PAIRS = 1 << 20  # overlaps computed at once: 8 MB each array
 
 
-def cell_boxes(x: np.ndarray, y: np.ndarray, scale: float) -> np.ndarray:
-    """What P-Net's cells in column ``x`` and row ``y`` see at ``scale``, in pixels of the photo."""
+def cell_boxes(x: np.ndarray, y: np.ndarray, scale: float | np.ndarray) -> np.ndarray:
+    """What P-Net's cells in column ``x``, row ``y`` see at ``scale``, one or [n, 1], in pixels of the photo."""
     corner = STRIDE * np.stack([x, y], axis=1)
     return np.fix(np.concatenate([corner + 1, corner + CELL], axis=1) / scale)
 
@@ -72,6 +73,22 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, threshold: float, of_smaller
         stays[: len(block)] = False
         left = left[stays]
     return np.array(kept, np.intp)
+
+
+def suppress_each(boxes: np.ndarray, scores: np.ndarray, threshold: float, groups: np.ndarray) -> np.ndarray:
+    """``suppress`` among the boxes of each group for itself: the indices to keep, in no order.
+
+    Args:
+        boxes: [n, 4] of whole numbers.
+        scores: [n].
+        threshold: the largest overlap between two of a group that both stay.
+        groups: [n], the number of each box's group.
+    """
+    if len(boxes) <= _FEW:  # One call for all, far apart; whole numbers stay exact.
+        return suppress(boxes + groups[:, None] * float(1 << 32), scores, threshold)
+    members = (np.flatnonzero(groups == group) for group in np.unique(groups))
+    kept = [some[suppress(boxes[some], scores[some], threshold)] for some in members]
+    return np.concatenate(kept) if kept else np.empty(0, np.intp)
 
 
 def cut(image: np.ndarray, box: Sequence[int]) -> np.ndarray:

@@ -15,18 +15,19 @@ from typing import Any, Iterator, Sequence
 
 import numpy as np
 
-from ..image import Face, resize_area
+from ..image import Face
 from ..runtime import interpreter
-from .boxes import CELL, STRIDE, cell_boxes, cut, regress, squares, suppress
+from .areas import crops, level
+from .boxes import CELL, STRIDE, cell_boxes, regress, squares, suppress, suppress_each
 
 FACTOR = 0.709  # from one level of the pyramid to the next
 PROPOSED, REFINED, ACCEPTED = 0.6, 0.7, 0.7  # least probability after P-, R- and O-Net
 
 _STRIP_PIXELS = 1 << 18  # of a level that P-Net takes at once: about 100 bytes of memory each
 _CACHED_PIXELS = 1 << 20  # of all inputs that P-Net keeps an interpreter for
+_CROPS = 64  # in memory at once
 _BATCHES = (8, 2, 1)  # crops that R- and O-Net take at once
 _FLOAT_VALUES = 12 << 20  # of a photo that is taken as float32: 48 MB of memory
-_LARGE = 1024  # side of a crop that is averaged to bytes before float32
 
 
 class Detector:
@@ -62,26 +63,30 @@ class Detector:
 
     def _propose(self, pixels: np.ndarray) -> np.ndarray:
         """P-Net: squares that may hold a face, float64 [n, 4] of whole numbers, best first."""
-        levels = [self._propose_at(pixels, scale) for scale in self._scales(pixels.shape)]
-        if not levels:
+        scales = self._scales(pixels.shape)[::-1]
+        if not scales:
             return np.empty((0, 4))
-        boxes, scores, offsets = (np.concatenate(parts) for parts in zip(*levels))
+        levels = [self._propose_at(pixels, scale) for scale in scales]
+        x, y, cells = (np.concatenate(parts) for parts in zip(*levels))
+        counts = [len(columns) for columns, _, _ in levels]
+        boxes = cell_boxes(x, y, np.repeat(scales, counts)[:, None])
+        scores = _probability(cells[:, 0])
+        kept = np.sort(suppress_each(boxes, scores, 0.5, np.repeat(np.arange(len(scales)), counts)))
         # The reference suppresses what overlaps by 0.7 here. Boxes of one level overlap by 0.5 at most
-        # now, those of two by less than (FACTOR * 13 / 11) ** 2, rounding included: only the order is left.
-        order = np.argsort(scores, kind="stable")[::-1]
-        return np.fix(squares(regress(boxes[order], offsets[order], inclusive=False)))
+        # now, those of two by less than 0.7, rounding included: only the order is left, which is the
+        # coarser level's first among equal scores.
+        best = kept[np.argsort(-scores[kept], kind="stable")]
+        return np.fix(squares(regress(boxes[best], cells[best, 1:], inclusive=False)))
 
     def _propose_at(self, pixels: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Boxes, scores and offsets that P-Net proposes at one level of the pyramid."""
-        level = _level(pixels, *(math.ceil(side * scale) for side in pixels.shape[:2]))
-        cells = np.concatenate([self._pnet(strip[None])[0] for strip in _strips(level)])
+        """Column and row of the cells that P-Net proposes at one level, and its output there, [n, 5]."""
+        size = (math.ceil(side * scale) for side in pixels.shape[:2])
+        cells = np.concatenate([self._pnet(strip[None])[0] for strip in _strips(level(pixels, *size))])
         x, y = np.nonzero((cells[:, :, 0] >= _logit(PROPOSED)).T)
-        boxes = cell_boxes(x, y, scale)
-        # The reference has it so, and its boxes are what this detector is measured by.
-        offsets = cells[y, cells.shape[1] - 1 - x if len(x) == 1 else x, 1:]
-        scores = _probability(cells[y, x, 0])
-        kept = suppress(boxes, scores, 0.5)
-        return boxes[kept], scores[kept], offsets[kept]
+        found = cells[y, x]
+        if len(x) == 1:  # The reference has it so, and its boxes are what this detector is measured by.
+            found[:, 1:] = cells[y, cells.shape[1] - 1 - x, 1:]
+        return x, y, found
 
     def _refine(self, pixels: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """R-Net: of these squares those that look like a face, better placed."""
@@ -168,35 +173,20 @@ class _Network:
         return sum(count * height * width for count, height, width, _ in self._interpreters)
 
 
-def _level(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A level of the pyramid: whole numbers, since the reference averages bytes to bytes.
-
-    Float32 is rounded as OpenCV rounds bytes: halves to even, but up in its own code for half the size.
-    """
-    level = resize_area(pixels, height, width)
-    if level.dtype == np.uint8:
-        return level
-    if pixels.shape[:2] == (2 * height, 2 * width):
-        return np.floor(level + np.float32(0.5))
-    return np.rint(level, out=level)
-
-
 def _look(
     network: _Network, side: int, pixels: np.ndarray, boxes: np.ndarray, threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Those of ``boxes`` that ``network`` takes for a face, and its output for each of these: [n, channels]."""
+    """Those of ``boxes`` that ``network`` takes for a face, and its output for each: [n, channels]."""
     boxes = boxes[(boxes[:, 2:] >= boxes[:, :2]).all(axis=1)]
     if not len(boxes):
         return boxes, np.empty((0, 15), np.float32)
-    places = boxes.astype(int).tolist()
-    output = np.concatenate(
-        [
-            network(np.stack([_crop(pixels, box, side) for box in places[batch]]))
-            for batch in _batches(len(places))
-        ]
-    )
-    likely = output[:, 0] > _logit(threshold)
-    return boxes[likely], output[likely]
+    output = []
+    for start in range(0, len(boxes), _CROPS):
+        images = crops(pixels, boxes[start : start + _CROPS], side)
+        output += [network(images[batch]) for batch in _batches(len(images))]
+    outputs = np.concatenate(output)
+    likely = outputs[:, 0] > _logit(threshold)
+    return boxes[likely], outputs[likely]
 
 
 def _batches(count: int) -> Iterator[slice]:
@@ -208,24 +198,16 @@ def _batches(count: int) -> Iterator[slice]:
             start += size
 
 
-def _crop(pixels: np.ndarray, box: Sequence[int], side: int) -> np.ndarray:
-    """``box`` as float32 [side, side, 3]; rounded to bytes they would move boxes by 2-3 pixels."""
-    crop = cut(pixels, box)
-    if min(crop.shape[:2]) > _LARGE:
-        crop = resize_area(crop, _LARGE, _LARGE)
-    return resize_area(crop.astype(np.float32, copy=False), side, side)
-
-
-def _strips(level: np.ndarray) -> Iterator[np.ndarray]:
-    """``level`` in strips whose P-Net outputs, one below the other, are the output for all of it.
+def _strips(whole: np.ndarray) -> Iterator[np.ndarray]:
+    """A level ``whole`` in strips whose P-Net outputs, one below the other, are the output for all of it.
 
     A row of cells sees 12 rows of pixels from an even one on, so strips overlap by 10 and start evenly.
     """
-    height, width = level.shape[:2]
+    height, width = whole.shape[:2]
     rows = max(_STRIP_PIXELS // width, 4 * CELL) // STRIDE * STRIDE
     step = rows - (CELL - STRIDE)
     for top in range(0, max(height - (CELL - STRIDE), 1), step):
-        yield level[top : top + rows]
+        yield whole[top : top + rows]
 
 
 def _logit(probability: float) -> float:
