@@ -49,11 +49,14 @@ Detect = Callable[[list[np.ndarray]], list[list[Face]]]
 
 
 def facetpu(drop_levels: int) -> Detect:
-    with tempfile.TemporaryDirectory() as folder:
-        write_networks(Path(folder))
-        detector = Detector(Path(folder), MIN_FACE, drop_levels)
-        detector.detect(np.zeros((250, 250, 3), np.uint8))  # all that it reads, it has read
-        return lambda images: [detector.detect(image) for image in images]
+    folder = tempfile.TemporaryDirectory()  # as long as the detector, which opens networks when it needs them
+    write_networks(Path(folder.name))
+    detector = Detector(Path(folder.name), MIN_FACE, drop_levels)
+
+    def detect(images: list[np.ndarray], folder: object = folder) -> list[list[Face]]:
+        return [detector.detect(image) for image in images]
+
+    return detect
 
 
 def reference(folder: str) -> Detect:

@@ -21,7 +21,7 @@ _PAIRS = 1 << 20  # overlaps computed at once: 8 MB each array
 
 
 def cell_boxes(x: np.ndarray, y: np.ndarray, scale: float | np.ndarray) -> np.ndarray:
-    """What P-Net's cells in column ``x``, row ``y`` see at ``scale``, one or [n, 1], in pixels of the photo."""
+    """What P-Net's cells in column ``x``, row ``y`` see at ``scale`` (one or [n, 1]), in the photo."""
     corner = STRIDE * np.stack([x, y], axis=1)
     return np.fix(np.concatenate([corner + 1, corner + CELL], axis=1) / scale)
 
