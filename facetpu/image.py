@@ -1,7 +1,7 @@
 """Photos and crops: the one definition of how they are read, aligned and resized, on host and board alike.
 
-Photos are decoded by Pillow and crops cut by Pillow and NumPy everywhere, so a crop does not depend
-on whether OpenCV is installed. OpenCV, where present, only speeds ``resize_area`` up.
+Photos are decoded by Pillow and crops cut by Pillow and NumPy everywhere, so a crop's pixels do not depend
+on whether OpenCV is installed. OpenCV, where present, speeds ``resize_area`` and ``write_png`` up.
 
 Left and right are as seen in the image. Coordinates are (x, y) in pixels, x to the right.
 """
@@ -101,7 +101,14 @@ def read_image(path: Path) -> np.ndarray:
 
 def write_png(path: Path, image: np.ndarray) -> None:
     """Write uint8 [H, W, 3] RGB as a PNG; the caller sees to it that it appears whole."""
-    Image.fromarray(image).save(str(path), format="PNG", compress_level=1)
+    if cv2 is None:
+        Image.fromarray(image).save(str(path), format="PNG", compress_level=1)
+        return
+    # The same pixels at half of Pillow's time, which goes to a choice of filters row by row.
+    done, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise FacetpuError(f"{path}: OpenCV cannot write it as a PNG")
+    Path(path).write_bytes(data.tobytes())
 
 
 def align_face(image: np.ndarray, face: Face, template: str, size: int, margin: int = 44) -> np.ndarray:
@@ -213,7 +220,7 @@ def _pixels(image: Any, path: Path) -> np.ndarray:
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         page = Image.new("RGBA", image.size, BACKGROUND)
         image = Image.alpha_composite(page, image.convert("RGBA"))
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _orientation(image: Any) -> int:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from facetpu.mtcnn import boxes as room
-from facetpu.mtcnn.boxes import cell_boxes, cut, regress, squares, suppress
+from facetpu.mtcnn.boxes import cell_boxes, cut, regress, squares, suppress, suppress_each
 
 
 @st.composite
@@ -58,6 +61,20 @@ def test_suppression_keeps_what_no_better_box_covers(
     assert found.tolist() == naive_suppress(boxes, scores, threshold, of_smaller)
 
 
+@given(some_boxes(), st.sampled_from([0, 1000]), st.data())
+def test_groups_are_suppressed_each_for_itself(boxes: np.ndarray, few: int, draw: st.DataObject) -> None:
+    boxes = np.floor(boxes)
+    scores = draw.draw(arrays(np.float64, len(boxes), elements=st.integers(0, 6).map(lambda n: n / 8)))
+    groups = draw.draw(arrays(np.int64, len(boxes), elements=st.integers(0, 3)))
+    expected = []
+    for group in range(4):
+        members = np.flatnonzero(groups == group)
+        expected += members[naive_suppress(boxes[members], scores[members], 0.5, False)].tolist()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(room, "_FEW", few)
+        assert sorted(suppress_each(boxes, scores, 0.5, groups).tolist()) == sorted(expected)
+
+
 def test_very_many_boxes_are_suppressed_in_blocks() -> None:
     grid = np.stack(np.meshgrid(np.arange(50), np.arange(50)), axis=2).reshape(-1, 2) * 40.0
     boxes = np.concatenate([grid, grid + 19], axis=1)
@@ -91,10 +108,22 @@ def test_cells_see_twelve_pixels_every_two() -> None:
 @given(st.tuples(st.integers(-9, 20), st.integers(-9, 20)), st.tuples(st.integers(1, 30), st.integers(1, 30)))
 def test_a_cut_is_black_beyond_the_photo(corner: tuple[int, int], size: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(1, 256, (12, 15, 3), dtype=np.uint8)
-    box = np.array([*corner, corner[0] + size[0] - 1, corner[1] + size[1] - 1], float)
-    found = cut(image, box)
+    found = cut(image, [*corner, corner[0] + size[0] - 1, corner[1] + size[1] - 1])
     assert found.shape == (size[1], size[0], 3)
     for y, x in np.ndindex(size[1], size[0]):
         row, column = corner[1] - 1 + y, corner[0] - 1 + x
         inside = 0 <= row < 12 and 0 <= column < 15
         np.testing.assert_array_equal(found[y, x], image[row, column] if inside else 0)
+
+
+@pytest.mark.parametrize("min_face", [12, 13, 14, 16, 20, 33, 50])
+def test_boxes_of_two_levels_never_overlap_by_the_share_that_would_suppress_one(min_face: int) -> None:
+    # What lets the detector leave the reference's second suppression out.
+    def sizes(scale: float) -> np.ndarray:
+        cells = np.arange(4000)
+        boxes = cell_boxes(cells, cells, scale)
+        return boxes[:, 2] - boxes[:, 0] + 1
+
+    scales = 12 / min_face * 0.709 ** np.arange(6)
+    for finer, coarser in itertools.pairwise(scales):
+        assert (sizes(finer).max() / sizes(coarser).min()) ** 2 < 0.7

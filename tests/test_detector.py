@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
 from facetpu.errors import FacetpuError
 from facetpu.image import Face, read_image
@@ -88,8 +93,9 @@ def test_a_network_equals_the_published_one(networks: Path, name: str, side: int
     model.set_tensor(0, pixels[None])
     model.invoke()
     found = model.get_tensor(model.get_output_details()[0]["index"])[0].astype(np.float64)
-    found[:, :, 0] = 1 / (1 + np.exp(-found[:, :, 0]))
-    np.testing.assert_allclose(found, np.concatenate(published(name, pixels), axis=2), atol=2e-5)
+    found[..., 0] = 1 / (1 + np.exp(-found[..., 0]))
+    expected = np.concatenate(published(name, pixels), axis=2).reshape(found.shape)
+    np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
 def test_the_networks_are_written_without_tensorflow(tmp_path: Path) -> None:
@@ -153,8 +159,8 @@ def test_a_level_in_strips_gives_what_it_gives_whole(
     monkeypatch.setattr(room, "_STRIP_PIXELS", 1)
     strips = list(room._strips(level))
     assert len(strips) > 1
-    cells = np.concatenate([detector._pnet(strip) for strip in strips])
-    np.testing.assert_allclose(cells, detector._pnet(level), atol=1e-5)
+    cells = np.concatenate([detector._pnet(strip[None])[0] for strip in strips])
+    np.testing.assert_allclose(cells, detector._pnet(level[None])[0], atol=1e-5)
 
 
 def test_the_pyramid_keeps_its_scales_when_levels_are_dropped(networks: Path, detector: Detector) -> None:
@@ -169,8 +175,8 @@ def test_interpreters_of_many_sizes_do_not_pile_up(networks: Path, monkeypatch: 
     monkeypatch.setattr(room, "_CACHED_PIXELS", 5000)
     network = room._Network(networks / "pnet.tflite", 5)
     for side in (40, 60, 50, 40, 90):
-        network(np.zeros((side, side, 3), np.uint8))
-    assert list(network._interpreters) == [(90, 90, 3)]
+        network(np.zeros((1, side, side, 3), np.uint8))
+    assert list(network._interpreters) == [(1, 90, 90, 3)]
 
 
 def face(*box: float) -> Face:
@@ -185,29 +191,106 @@ def test_the_main_face_is_large_and_near_the_centre() -> None:
     assert main_face([face(70, 20, 130, 80), small], (100, 100, 3)) is small
 
 
-# What detect_face.py of davidsandberg/facenet finds: its surest box, and its eyes, nose and mouth.
-REFERENCE = {
-    "Kurt_Busch_0002": (1, (74.11, 55.39, 168.79, 194.74), (102.1, 145.0, 125.2, 108.1, 137.8)),
-    "Jesse_Jackson_0003": (2, (61.74, 65.33, 167.84, 192.47), (106.9, 151.7, 129.3, 98.3, 136.1)),
-    "Yasser_Arafat_0002": (3, (80.8, 78.59, 166.98, 177.05), (105.6, 146.5, 128.1, 108.5, 150.1)),
-    "Mark_Hurlbert_0004": (2, (61.61, 65.77, 152.47, 192.02), (103.1, 140.3, 135.4, 112.0, 142.9)),
-    "Winona_Ryder_0022": (2, (98.1, 66.25, 179.61, 175.4), (110.6, 142.8, 118.9, 115.0, 141.5)),
-}
+@given(st.integers(0, 100))
+def test_batches_cover_all_crops_in_order(count: int) -> None:
+    batches = list(room._batches(count))
+    assert [index for batch in batches for index in range(batch.start, batch.stop)] == list(range(count))
+    assert {batch.stop - batch.start for batch in batches} <= set(room._BATCHES)
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("photo", REFERENCE)
-def test_faces_are_where_the_reference_finds_them(data: Path, detector: Detector, photo: str) -> None:
-    count, box, x = REFERENCE[photo]
-    faces = detector.detect(read_image(data / "lfw" / photo[:-5] / f"{photo}.jpg"))
-    assert len(faces) == count
-    np.testing.assert_allclose(faces[0].box, box, atol=0.02)
-    np.testing.assert_allclose(faces[0].landmarks[:, 0], x, atol=0.1)
-    left_eye, right_eye, nose, mouth_left, mouth_right = faces[0].landmarks
+def test_a_huge_photo_stays_bytes_and_gives_the_same_faces(
+    data: Path, detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = read_image(data / "lfw/Kurt_Busch/Kurt_Busch_0002.jpg")
+    as_float = detector.detect(image)
+    monkeypatch.setattr(room, "_FLOAT_VALUES", 1)
+    assert [face.box for face in detector.detect(image)] == [face.box for face in as_float]
+
+
+# What the reference finds: see the head of reference_boxes.csv.
+
+
+class Found(NamedTuple):
+    """How the faces compare on photos that the reference was run on."""
+
+    photos: int
+    main_within_1: int  # photos whose main face is the reference's, within a pixel
+    faces: int  # of the reference
+    paired: int  # of these found
+    within_1: int  # of these within a pixel
+    extra: int  # found by us alone
+
+
+def reference_boxes() -> dict[str, list[Face]]:
+    """Photo -> the faces that the reference finds, on the first 1,000 photos of LFW."""
+    photos: dict[str, list[Face]] = {}
+    with open(Path(__file__).parent / "reference_boxes.csv", encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(line for line in file if not line.startswith("#")):
+            box = tuple(float(row[side]) for side in ("x1", "y1", "x2", "y2"))
+            photos.setdefault(row["photo"], []).append(Face(box, float(row["score"]), np.zeros((5, 2))))
+    return photos
+
+
+def apart(one: Face, other: Face) -> float:
+    """The most that a side of one box lies from that of the other, in pixels."""
+    return float(np.abs(np.subtract(one.box, other.box)).max())
+
+
+def compare(detector: Detector, lfw: Path, photos: dict[str, list[Face]]) -> Found:
+    """Faces are paired one to one, the nearest first; paired boxes overlap by half or more."""
+    main_within_1 = faces = paired = within_1 = extra = 0
+    for photo, expected in photos.items():
+        image = read_image(lfw / photo[: -len("_0001")] / f"{photo}.jpg")
+        found = detector.detect(image)
+        main_within_1 += bool(found) and (
+            apart(main_face(found, image.shape), main_face(expected, image.shape)) <= 1
+        )
+        faces += len(expected)
+        for face in expected:
+            nearest = min(found, key=lambda other: apart(face, other), default=None)
+            if nearest is not None and overlap(face.box, nearest.box) > 0.5:
+                found.remove(nearest)
+                paired += 1
+                within_1 += apart(face, nearest) <= 1
+        extra += len(found)
+    return Found(len(photos), main_within_1, faces, paired, within_1, extra)
+
+
+def overlap(box: tuple[float, ...], other: tuple[float, ...]) -> float:
+    """Intersection over union."""
+    width = min(box[2], other[2]) - max(box[0], other[0])
+    height = min(box[3], other[3]) - max(box[1], other[1])
+    common = max(width, 0) * max(height, 0)
+    return common / (sum((b[2] - b[0]) * (b[3] - b[1]) for b in (box, other)) - common)
+
+
+@pytest.mark.data
+def test_boxes_are_the_references_on_every_tenth_photo(data: Path, detector: Detector) -> None:
+    photos = dict(list(reference_boxes().items())[3::10])
+    found = compare(detector, data / "lfw", photos)
+    assert found == Found(100, 100, found.faces, found.faces, found.faces, 0)
+    assert found.faces > 100
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_boxes_are_the_references_on_a_thousand_photos(data: Path, detector: Detector) -> None:
+    # In two photos several boxes of one face have a score of exactly 1: which of them stays is up to
+    # the sort of the NumPy that the reference ran on. They are two to three pixels apart.
+    assert compare(detector, data / "lfw", reference_boxes()) == Found(1000, 998, 1180, 1180, 1178, 0)
+
+
+@pytest.mark.data
+def test_landmarks_are_where_the_reference_finds_them(data: Path, detector: Detector) -> None:
+    image = read_image(data / "lfw/Winona_Ryder/Winona_Ryder_0022.jpg")
+    x = [110.6, 142.8, 118.9, 115.0, 141.5]  # eyes, nose, corners of the mouth, by the reference
+    landmarks = detector.detect(image)[0].landmarks
+    np.testing.assert_allclose(landmarks[:, 0], x, atol=0.1)
+    left_eye, right_eye, nose, mouth_left, mouth_right = landmarks
     assert left_eye[0] < right_eye[0]
     assert mouth_left[0] < mouth_right[0]
     assert max(left_eye[1], right_eye[1]) < nose[1] < min(mouth_left[1], mouth_right[1])
-    assert [face.score for face in faces] == sorted((face.score for face in faces), reverse=True)
 
 
 @pytest.mark.data
@@ -222,17 +305,66 @@ def test_faces_are_found_without_opencv_too(
 
 
 @pytest.mark.data
-def test_every_face_in_the_group_photos_is_found_and_no_other(data: Path, detector: Detector) -> None:
-    folder = data / "group_photos"
+@pytest.mark.parametrize(("drop_levels", "expected"), [(0, 18), (2, 17)])
+def test_group_photos_recall_and_false_boxes(
+    data: Path, networks: Path, drop_levels: int, expected: int
+) -> None:
+    folder, detector = data / "group_photos", Detector(networks, drop_levels=drop_levels)
+    people = recalled = false = 0
     for photo in ElementTree.parse(folder / "boxes.xml").getroot().iter("image"):
         centres = [
-            ((f.box[0] + f.box[2]) / 2, (f.box[1] + f.box[3]) / 2)
-            for f in detector.detect(read_image(folder / photo.attrib["file"]))
+            ((face.box[0] + face.box[2]) / 2, (face.box[1] + face.box[3]) / 2)
+            for face in detector.detect(read_image(folder / photo.attrib["file"]))
         ]
-        truth = [{key: int(value) for key, value in box.attrib.items()} for box in photo.iter("box")]
-        assert len(centres) == len(truth)
-        for box in truth:
-            assert any(
-                0 <= x - box["left"] <= box["width"] and 0 <= y - box["top"] <= box["height"]
-                for x, y in centres
-            )
+        for box in photo.iter("box"):
+            left, top, width, height = (int(box.attrib[key]) for key in ("left", "top", "width", "height"))
+            inside = [(x, y) for x, y in centres if 0 <= x - left <= width and 0 <= y - top <= height]
+            people += 1
+            recalled += bool(inside)
+            centres = [centre for centre in centres if centre not in inside[:1]]
+        false += len(centres)
+    assert (people, recalled, false) == (18, expected, 0)
+
+
+# Memory, each in a process of its own
+
+
+def peak_memory(networks: Path, prepare: str) -> int:
+    """Megabytes that a process needs at most to find the faces in what ``prepare`` calls ``image``.
+
+    Not by getrusage, whose peak a process takes over from the one that started it.
+    """
+    if not Path("/proc/self/status").exists():
+        pytest.skip("only Linux tells the peak of one process")
+    code = f"""
+import sys
+from pathlib import Path
+from facetpu.image import one_thread, read_image
+from facetpu.mtcnn.detector import Detector
+one_thread()
+detector = Detector(Path(sys.argv[1]))
+{prepare}
+assert detector.detect(image)
+status = Path("/proc/self/status").read_text()
+print(int(status.split("VmHWM:")[1].split()[0]) // 1024)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(networks)], capture_output=True, text=True, check=True
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.data
+def test_the_detector_fits_on_the_board(data: Path, networks: Path) -> None:
+    photo = data / "lfw/Kurt_Busch/Kurt_Busch_0002.jpg"
+    assert peak_memory(networks, f"image = read_image(Path({str(photo)!r}))") < 150
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_a_photo_of_64_megapixels_takes_less_than_a_gigabyte(
+    data: Path, networks: Path, tmp_path: Path
+) -> None:
+    photo = next(iter(sorted((data / "group_photos").glob("*.jpg"))))
+    Image.open(photo).resize((8000, 8000)).save(tmp_path / "large.jpg")
+    assert peak_memory(networks, f"image = read_image(Path({str(tmp_path / 'large.jpg')!r}))") < 1000

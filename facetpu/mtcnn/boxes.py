@@ -10,18 +10,18 @@ Boxes are float64 [n, 4], scores [n].
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Sequence
 
-from ..errors import FacetpuError
+import numpy as np
 
 STRIDE, CELL = 2, 12  # pixels between two cells of P-Net, and pixels that a cell sees
 
-_REACH = 4  # times the photo's longer side; the widest box that can be proposed reaches 3
+_FEW = 500  # boxes whose overlaps are cheap to compute all with all
 _PAIRS = 1 << 20  # overlaps computed at once: 8 MB each array
 
 
-def cell_boxes(x: np.ndarray, y: np.ndarray, scale: float) -> np.ndarray:
-    """What P-Net's cells in column ``x`` and row ``y`` see at ``scale``, in pixels of the photo."""
+def cell_boxes(x: np.ndarray, y: np.ndarray, scale: float | np.ndarray) -> np.ndarray:
+    """What P-Net's cells in column ``x``, row ``y`` see at ``scale`` (one or [n, 1]), in the photo."""
     corner = STRIDE * np.stack([x, y], axis=1)
     return np.fix(np.concatenate([corner + 1, corner + CELL], axis=1) / scale)
 
@@ -66,7 +66,7 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, threshold: float, of_smaller
         block = left[: max(1, _PAIRS // len(left))]
         apart = _overlaps(boxes[block], boxes[left], of_smaller) <= threshold
         stays = np.ones(len(left), bool)
-        for row, index in enumerate(block):
+        for row, index in enumerate(block.tolist()):
             if stays[row]:
                 kept.append(index)
                 stays &= apart[row]
@@ -75,22 +75,30 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, threshold: float, of_smaller
     return np.array(kept, np.intp)
 
 
-def cut(image: np.ndarray, box: np.ndarray) -> np.ndarray:
+def suppress_each(boxes: np.ndarray, scores: np.ndarray, threshold: float, groups: np.ndarray) -> np.ndarray:
+    """``suppress`` among the boxes of each group for itself: the indices to keep, in no order.
+
+    Args:
+        boxes: [n, 4] of whole numbers.
+        scores: [n].
+        threshold: the largest overlap between two of a group that both stay.
+        groups: [n], the number of each box's group.
+    """
+    if len(boxes) <= _FEW:  # One call for all, far apart; whole numbers stay exact.
+        return suppress(boxes + groups[:, None] * float(1 << 32), scores, threshold)
+    members = (np.flatnonzero(groups == group) for group in np.unique(groups))
+    kept = [some[suppress(boxes[some], scores[some], threshold)] for some in members]
+    return np.concatenate(kept) if kept else np.empty(0, np.intp)
+
+
+def cut(image: np.ndarray, box: Sequence[int]) -> np.ndarray:
     """The pixels of ``image`` in ``box``, black where it reaches beyond: [h, w, 3] of the image's type.
 
     Args:
         image: [H, W, 3].
-        box: four whole numbers, with x1 <= x2 and y1 <= y2.
-
-    Raises:
-        FacetpuError: it reaches further beyond the image than the networks, undamaged, place any.
+        box: x1, y1, x2, y2, with x1 <= x2 and y1 <= y2.
     """
-    if not np.abs(box).max() <= _REACH * max(image.shape[:2]):
-        raise FacetpuError(
-            "the detector's networks place a face far outside the photo: they are damaged; "
-            "export the model again"
-        )
-    x1, y1, x2, y2 = (int(side) for side in box)
+    x1, y1, x2, y2 = box
     inside = image[max(y1, 1) - 1 : max(y2, 0), max(x1, 1) - 1 : max(x2, 0)]
     if inside.shape[:2] == (y2 - y1 + 1, x2 - x1 + 1):
         return inside
@@ -102,13 +110,14 @@ def cut(image: np.ndarray, box: np.ndarray) -> np.ndarray:
 
 def _overlaps(some: np.ndarray, others: np.ndarray, of_smaller: bool) -> np.ndarray:
     """How much each of ``some`` overlaps each of ``others``: [len(some), len(others)]."""
-    x1, y1, x2, y2 = some.T[:, :, None]
-    other_x1, other_y1, other_x2, other_y2 = others.T[:, None, :]
-    width = np.minimum(x2, other_x2) - np.maximum(x1, other_x1) + 1
-    height = np.minimum(y2, other_y2) - np.maximum(y1, other_y1) + 1
-    common = np.maximum(width, 0) * np.maximum(height, 0)
-    area = (x2 - x1 + 1) * (y2 - y1 + 1)
-    other_area = (other_x2 - other_x1 + 1) * (other_y2 - other_y1 + 1)
+    sides, other_sides = some.T[:, :, None], others.T[:, None, :]
+    common = np.minimum(sides[2:], other_sides[2:]) - np.maximum(sides[:2], other_sides[:2])
+    common += 1
+    np.maximum(common, 0, out=common)
+    shared = common[0] * common[1]
+    width, height = sides[2:] - sides[:2] + 1
+    other_width, other_height = other_sides[2:] - other_sides[:2] + 1
+    area, other_area = width * height, other_width * other_height
     if of_smaller:
-        return common / np.minimum(area, other_area)
-    return common / (area + other_area - common)
+        return shared / np.minimum(area, other_area)
+    return shared / (area + other_area - shared)

@@ -16,17 +16,20 @@ from typing import Any, Iterator, Sequence
 import numpy as np
 
 from ..errors import FacetpuError
-from ..image import Face, resize_area
+from ..image import Face
 from ..runtime import interpreter, refused
 from ..trial import require_runnable
-from .boxes import CELL, STRIDE, cell_boxes, cut, regress, squares, suppress
+from .areas import crops, level
+from .boxes import CELL, STRIDE, cell_boxes, regress, squares, suppress, suppress_each
 
 FACTOR = 0.709  # from one level of the pyramid to the next
 PROPOSED, REFINED, ACCEPTED = 0.6, 0.7, 0.7  # least probability after P-, R- and O-Net
 
 _STRIP_PIXELS = 1 << 18  # of a level that P-Net takes at once: about 100 bytes of memory each
 _CACHED_PIXELS = 1 << 20  # of all inputs that P-Net keeps an interpreter for
-_LARGE = 1024  # side of a crop that is averaged to bytes before float32
+_CROPS = 64  # in memory at once
+_BATCHES = (8, 2, 1)  # crops that R- and O-Net take at once
+_FLOAT_VALUES = 12 << 20  # of a photo that is taken as float32: 48 MB of memory
 
 
 class Detector:
@@ -48,47 +51,54 @@ class Detector:
         folder = Path(folder)
         self.min_face = min_face
         self.drop_levels = drop_levels
-        self._pnet = _Network(folder / "pnet.tflite", 5)
-        self._rnet = _Network(folder / "rnet.tflite", 5)
-        self._onet = _Network(folder / "onet.tflite", 15)
+        self._pnet = _Network(folder / "pnet.tflite", (1, 12, 12, 3), (1, 1, 1, 5))
+        self._rnet = _Network(folder / "rnet.tflite", (1, 24, 24, 3), (1, 5))
+        self._onet = _Network(folder / "onet.tflite", (1, 48, 48, 3), (1, 15))
 
     def detect(self, image: np.ndarray) -> list[Face]:
         """The faces in ``image``, uint8 [H, W, 3] RGB, best first; an empty list where there is none."""
-        boxes = self._propose(image)
-        boxes = self._refine(image, boxes)
-        return self._accept(image, boxes)
+        # Areas of float32 are averaged faster, and are crops' type; a huge photo stays as small as it is.
+        pixels = image.astype(np.float32) if image.size <= _FLOAT_VALUES else image
+        boxes = self._propose(pixels)
+        boxes = self._refine(pixels, boxes)
+        return self._accept(pixels, boxes)
 
-    def _propose(self, image: np.ndarray) -> np.ndarray:
-        """P-Net: squares that may hold a face, float64 [n, 4] of whole numbers."""
-        levels = [self._propose_at(image, scale) for scale in self._scales(image.shape)]
-        if not levels:
+    def _propose(self, pixels: np.ndarray) -> np.ndarray:
+        """P-Net: squares that may hold a face, float64 [n, 4] of whole numbers, best first."""
+        scales = self._scales(pixels.shape)[::-1]
+        if not scales:
             return np.empty((0, 4))
-        boxes, scores, offsets = (np.concatenate(parts) for parts in zip(*levels))
-        kept = suppress(boxes, scores, 0.7)
-        return np.fix(squares(regress(boxes[kept], offsets[kept], inclusive=False)))
+        levels = [self._propose_at(pixels, scale) for scale in scales]
+        x, y, cells = (np.concatenate(parts) for parts in zip(*levels))
+        counts = [len(columns) for columns, _, _ in levels]
+        boxes = cell_boxes(x, y, np.repeat(scales, counts)[:, None])
+        scores = _probability(cells[:, 0])
+        kept = np.sort(suppress_each(boxes, scores, 0.5, np.repeat(np.arange(len(scales)), counts)))
+        # The reference suppresses what overlaps by 0.7 here. Boxes of one level overlap by 0.5 at most
+        # now, those of two by less than 0.7, rounding included: only the order is left, which is the
+        # coarser level's first among equal scores.
+        best = kept[np.argsort(-scores[kept], kind="stable")]
+        return np.fix(squares(regress(boxes[best], cells[best, 1:], inclusive=False)))
 
-    def _propose_at(self, image: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Boxes, scores and offsets that P-Net proposes at one level of the pyramid."""
-        height, width = (math.ceil(side * scale) for side in image.shape[:2])
-        level = resize_area(image, height, width)
-        cells = np.concatenate([self._pnet(strip) for strip in _strips(level)])
+    def _propose_at(self, pixels: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Column and row of the cells that P-Net proposes at one level, and its output there, [n, 5]."""
+        size = (math.ceil(side * scale) for side in pixels.shape[:2])
+        cells = np.concatenate([self._pnet(strip[None])[0] for strip in _strips(level(pixels, *size))])
         x, y = np.nonzero((cells[:, :, 0] >= _logit(PROPOSED)).T)
-        boxes = cell_boxes(x, y, scale)
-        # The reference has it so, and its boxes are what this detector is measured by.
-        offsets = cells[y, cells.shape[1] - 1 - x if len(x) == 1 else x, 1:]
-        scores = _probability(cells[y, x, 0])
-        kept = suppress(boxes, scores, 0.5)
-        return boxes[kept], scores[kept], offsets[kept]
+        found = cells[y, x]
+        if len(x) == 1:  # The reference has it so, and its boxes are what this detector is measured by.
+            found[:, 1:] = cells[y, cells.shape[1] - 1 - x, 1:]
+        return x, y, found
 
-    def _refine(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    def _refine(self, pixels: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """R-Net: of these squares those that look like a face, better placed."""
-        boxes, output = _look(self._rnet, 24, image, boxes, REFINED)
+        boxes, output = _look(self._rnet, 24, pixels, boxes, REFINED)
         kept = suppress(boxes, _probability(output[:, 0]), 0.7)
         return np.fix(squares(regress(boxes[kept], output[kept, 1:5])))
 
-    def _accept(self, image: np.ndarray, boxes: np.ndarray) -> list[Face]:
+    def _accept(self, pixels: np.ndarray, boxes: np.ndarray) -> list[Face]:
         """O-Net: of these squares the faces."""
-        boxes, output = _look(self._onet, 48, image, boxes, ACCEPTED)
+        boxes, output = _look(self._onet, 48, pixels, boxes, ACCEPTED)
         scores = _probability(output[:, 0])
         size = boxes[:, 2:] - boxes[:, :2] + 1
         # Five shares of the width, then five of the height, and back to counting pixels from 0.
@@ -130,9 +140,10 @@ def main_face(faces: Sequence[Face], image_shape: tuple[int, ...]) -> Face:
 
 
 class _Network:
-    """One network; it keeps an allocated interpreter for each of the last few input sizes."""
+    """One network; it keeps an allocated interpreter for each of the last few input shapes."""
 
-    def __init__(self, path: Path, channels: int) -> None:
+    def __init__(self, path: Path, image: tuple[int, ...], output: tuple[int, ...]) -> None:
+        """Load the network at ``path``, which takes ``image`` to ``output``, both shapes."""
         self._path = path
         if path.is_file():
             require_runnable(path.read_bytes(), str(path))
@@ -141,72 +152,75 @@ class _Network:
             model.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             raise refused(str(path), error) from None
-        images, outputs = model.get_input_details(), model.get_output_details()
-        forms = [(detail["dtype"], len(detail["shape"]), detail["shape"][-1:]) for detail in images + outputs]
-        if forms != [(np.float32, 4, 3), (np.float32, 4, channels)]:
+        ends = [*model.get_input_details(), *model.get_output_details()]
+        forms = [(detail["dtype"], tuple(detail["shape"])) for detail in ends]
+        if forms != [(np.float32, image), (np.float32, output)]:
             raise FacetpuError(f"{path}: is not the detector's network; export the model again")
-        image = images[0]
-        self._input: int = image["index"]
-        self._output: int = outputs[0]["index"]
+        self._input, self._output = (int(detail["index"]) for detail in ends)
         self._interpreters: OrderedDict[tuple[int, ...], Any] = OrderedDict()
-        self._interpreters[tuple(image["shape"][1:])] = model
+        self._interpreters[image] = model
 
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        """The output for pixels [H, W, 3] of any type: float32 [h, w, channels]."""
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """The output, float32 [N, ...], for pixels [N, H, W, 3] of any type."""
         try:
-            model = self._interpreter(image.shape)
-            model.set_tensor(self._input, image[None].astype(np.float32))
+            model = self._interpreter(images.shape)
+            model.set_tensor(self._input, images.astype(np.float32, copy=False))
             model.invoke()
         except (RuntimeError, ValueError) as error:
             raise refused(str(self._path), error) from None
-        return model.get_tensor(self._output)[0]
+        return model.get_tensor(self._output)
 
     def _interpreter(self, shape: tuple[int, ...]) -> Any:
         if shape in self._interpreters:
             self._interpreters.move_to_end(shape)
             return self._interpreters[shape]
         model = interpreter(self._path)
-        model.resize_tensor_input(self._input, (1, *shape))
+        model.resize_tensor_input(self._input, shape)
         model.allocate_tensors()
         self._interpreters[shape] = model
-        while len(self._interpreters) > 1 and sum(h * w for h, w, _ in self._interpreters) > _CACHED_PIXELS:
+        while len(self._interpreters) > 1 and self._cached_pixels() > _CACHED_PIXELS:
             self._interpreters.popitem(last=False)
         return model
 
+    def _cached_pixels(self) -> int:
+        return sum(count * height * width for count, height, width, _ in self._interpreters)
+
 
 def _look(
-    network: _Network, side: int, image: np.ndarray, boxes: np.ndarray, threshold: float
+    network: _Network, side: int, pixels: np.ndarray, boxes: np.ndarray, threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Those of ``boxes`` that ``network`` takes for a face, and its output for each of these: [n, channels].
-
-    Crops go in one by one: on every runtime measured a batch takes as long as its crops do alone.
-    """
+    """Those of ``boxes`` that ``network`` takes for a face, and its output for each: [n, channels]."""
     boxes = boxes[(boxes[:, 2:] >= boxes[:, :2]).all(axis=1)]
     if not len(boxes):
         return boxes, np.empty((0, 15), np.float32)
-    output = np.array([network(_crop(image, box, side))[0, 0] for box in boxes])
-    likely = output[:, 0] > _logit(threshold)
-    return boxes[likely], output[likely]
+    output = []
+    for start in range(0, len(boxes), _CROPS):
+        images = crops(pixels, boxes[start : start + _CROPS], side)
+        output += [network(images[batch]) for batch in _batches(len(images))]
+    outputs = np.concatenate(output)
+    likely = outputs[:, 0] > _logit(threshold)
+    return boxes[likely], outputs[likely]
 
 
-def _crop(image: np.ndarray, box: np.ndarray, side: int) -> np.ndarray:
-    """``box`` as float32 [side, side, 3]; rounded to bytes they would move boxes by 2-3 pixels."""
-    crop = cut(image, box)
-    if min(crop.shape[:2]) > _LARGE:
-        crop = resize_area(crop, _LARGE, _LARGE)
-    return resize_area(crop.astype(np.float32), side, side)
+def _batches(count: int) -> Iterator[slice]:
+    """``count`` crops in batches of a few sizes, each of which keeps an interpreter."""
+    start = 0
+    for size in _BATCHES:
+        while start + size <= count:
+            yield slice(start, start + size)
+            start += size
 
 
-def _strips(level: np.ndarray) -> Iterator[np.ndarray]:
-    """``level`` in strips whose P-Net outputs, one below the other, are the output for all of it.
+def _strips(whole: np.ndarray) -> Iterator[np.ndarray]:
+    """A level ``whole`` in strips whose P-Net outputs, one below the other, are the output for all of it.
 
     A row of cells sees 12 rows of pixels from an even one on, so strips overlap by 10 and start evenly.
     """
-    height, width = level.shape[:2]
+    height, width = whole.shape[:2]
     rows = max(_STRIP_PIXELS // width, 4 * CELL) // STRIDE * STRIDE
     step = rows - (CELL - STRIDE)
     for top in range(0, max(height - (CELL - STRIDE), 1), step):
-        yield level[top : top + rows]
+        yield whole[top : top + rows]
 
 
 def _logit(probability: float) -> float:

@@ -116,8 +116,8 @@ def build_network(name: str, arrays: list[np.ndarray]) -> bytes:
         arrays: its weights in the package's order.
 
     Returns:
-        a model from float32 [N, H, W, 3] to float32 [N, h, w, 5] (or 15); any N, and for P-Net any H
-        and W, after its input is resized.
+        a model from float32 [N, H, W, 3]; P-Net to float32 [N, h, w, 5] for any H and W after its input
+        is resized, R-Net to [N, 5] and O-Net to [N, 15].
     """
     architecture = ARCHITECTURES[name]
     net = Builder()
@@ -125,41 +125,46 @@ def build_network(name: str, arrays: list[np.ndarray]) -> bytes:
     tensor = net.input("image", [1, side, side, 3])
     for layer, pool in enumerate(architecture.pools):
         kernel, bias, slopes = arrays[3 * layer : 3 * layer + 3]
-        kernel = _convolution_kernel(kernel, side)
+        if kernel.ndim == 2:
+            tensor = _dense(net, f"dense{layer + 1}", tensor, _dense_kernel(kernel, side), bias)
+            tensor = _prelu(net, f"prelu{layer + 1}", tensor, slopes, [1, kernel.shape[1]])
+            continue
+        kernel = kernel.transpose(3, 0, 1, 2)
         if layer == 0:
             bias = bias - kernel.sum(axis=(1, 2, 3), dtype=np.float64) * (MEAN / SPREAD)
             kernel = kernel / SPREAD
         side -= kernel.shape[1] - 1
         shape = [1, side, side, len(kernel)]
         tensor = _convolve(net, f"conv{layer + 1}", tensor, kernel, bias, shape)
-        tensor = _prelu(net, f"prelu{layer + 1}", tensor, slopes, shape)
+        tensor = _prelu(net, f"prelu{layer + 1}", tensor, slopes.reshape(1, 1, -1), shape)
         if pool:
             side = -(-side // 2) if pool.padding == Padding.SAME else (side - pool.side) // 2 + 1
             tensor = _pool(net, f"pool{layer + 1}", tensor, pool, [1, side, side, len(kernel)])
     kernel, bias = _fused_heads(arrays[3 * len(architecture.pools) :])
-    tensor = _convolve(net, "face", tensor, kernel, bias, [1, side, side, len(kernel)])
+    if name == "pnet":
+        tensor = _convolve(net, "face", tensor, kernel[:, None, None], bias, [1, side, side, len(kernel)])
+    else:
+        tensor = _dense(net, "face", tensor, kernel, bias)
     return net.finish([tensor], description=f"MTCNN {name}")
 
 
-def _convolution_kernel(kernel: np.ndarray, side: int) -> np.ndarray:
-    """The package's kernel as TFLite's [filters, height, width, channels].
+def _dense_kernel(kernel: np.ndarray, side: int) -> np.ndarray:
+    """The package's dense kernel as TFLite's [outputs, inputs], the inputs by rows, columns, channels.
 
-    A dense layer becomes a convolution over all of its ``side`` x ``side`` input. Its rows run over
-    columns first: the original networks were trained on transposed images.
+    In the package columns come first: the original networks were trained on transposed images.
     """
-    if kernel.ndim == 4:
-        return kernel.transpose(3, 0, 1, 2)
-    return kernel.reshape(side, side, -1, kernel.shape[1]).transpose(3, 1, 0, 2)
+    outputs = kernel.shape[1]
+    return kernel.reshape(side, side, -1, outputs).transpose(3, 1, 0, 2).reshape(outputs, -1)
 
 
 def _fused_heads(heads: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """One 1 x 1 kernel and bias for the logit that it is a face, then all else the heads tell."""
+    """One kernel [outputs, inputs] and bias for the logit that it is a face, then all else the heads tell."""
     kernels = [kernel.reshape(-1, kernel.shape[-1]).T for kernel in heads[0::2]]
     biases = list(heads[1::2])
     # The last head is the class: not a face, a face.
     kernel = np.concatenate([kernels[-1][1:] - kernels[-1][:1], *kernels[:-1]])
     bias = np.concatenate([biases[-1][1:] - biases[-1][:1], *biases[:-1]])
-    return kernel[:, None, None], bias
+    return kernel, bias
 
 
 def _convolve(
@@ -173,9 +178,18 @@ def _convolve(
     return out
 
 
+def _dense(net: Builder, name: str, tensor: int, kernel: np.ndarray, bias: np.ndarray) -> int:
+    """A fully connected layer, which reads its weights once a batch; a convolution does for each crop."""
+    weights = net.constant(f"{name}/kernel", np.asarray(kernel, np.float32))
+    biases = net.constant(f"{name}/bias", np.asarray(bias, np.float32))
+    out = net.activation(name, [1, len(kernel)])
+    net.op("FULLY_CONNECTED", [tensor, weights, biases], [out], new("FullyConnectedOptions"))
+    return out
+
+
 def _prelu(net: Builder, name: str, tensor: int, slopes: np.ndarray, shape: list[int]) -> int:
     out = net.activation(name, shape)
-    net.op("PRELU", [tensor, net.constant(f"{name}/slopes", slopes.reshape(1, 1, -1))], [out])
+    net.op("PRELU", [tensor, net.constant(f"{name}/slopes", slopes)], [out])
     return out
 
 
