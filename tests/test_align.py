@@ -24,7 +24,7 @@ from PIL import Image, ImageFilter
 from test_image import STORED
 
 from facetpu import shards
-from facetpu.artefacts import read_manifest
+from facetpu.artefacts import files_under, read_manifest
 from facetpu.cli import main
 from facetpu.crop_tables import COLUMNS
 from facetpu.errors import FacetpuError
@@ -274,10 +274,10 @@ def flags(crops: Path) -> dict[str, dict[str, str]]:
 
 
 def test_flags_say_what_is_doubtful_and_what_is_a_copy(tmp_path: Path) -> None:
-    good = portrait(ANA, 1)
+    good = portrait(BEN, 1)
     small = np.asarray(Image.fromarray(portrait(BEN, 1)).resize((60, 60), Image.Resampling.BOX))
     save(tmp_path / "photos/Ana/a good.jpg", good)
-    Image.fromarray(good).save(tmp_path / "photos/Ana/saved again.jpg", quality=40)
+    Image.fromarray(good).save(tmp_path / "photos/Ana/saved again.jpg", quality=75)
     save(tmp_path / "photos/Ben/brighter.jpg", np.minimum(good * 1.15, 255).astype(np.uint8))
     save(
         tmp_path / "photos/Ben/blurred.jpg",
@@ -302,9 +302,7 @@ def test_flags_say_what_is_doubtful_and_what_is_a_copy(tmp_path: Path) -> None:
     assert "tiny" in words["Ben/tiny.png"]
 
 
-def test_flags_are_measured_on_one_kind_of_crop_whatever_is_written(
-    photos: Path, crops: Path, tmp_path: Path
-) -> None:
+def test_flags_do_not_depend_on_the_form_of_the_crops(photos: Path, crops: Path, tmp_path: Path) -> None:
     align(photos, tmp_path / "crops", AlignConfig(size=64, template="box"), workers=1)
     assert (tmp_path / "crops/flags.csv").read_text("utf-8") == (crops / "flags.csv").read_text("utf-8")
 
@@ -396,7 +394,7 @@ def test_hard_files_are_aligned_or_listed_with_their_reason(crops: Path, tmp_pat
     reasons = {entry["photo"].split("/")[1]: entry["reason"] for entry in manifest["unreadable"]}
     assert {name: reasons[name][:12] for name in sorted(reasons)} == {
         "empty.jpg": "is empty",
-        "flipped.png": "cannot be de",
+        "flipped.png": "is no image ",
         "half.jpg": "cannot be de",
         "half.png": "cannot be de",
         "header.jpg": "is no image ",
@@ -478,7 +476,7 @@ def workers_of(run: subprocess.Popen) -> list[int]:
 
 def written(folder: Path) -> dict[Path, int]:
     """When each crop below ``folder`` was written."""
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*.png") if ".incoming" not in path.parts}
+    return {path: path.stat().st_mtime_ns for path in files_under(folder) if path.suffix == ".png"}
 
 
 def wait_for_crops(run: subprocess.Popen, partial: Path, count: int) -> None:
@@ -492,16 +490,16 @@ def wait_for_crops(run: subprocess.Popen, partial: Path, count: int) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc")
 def test_a_run_killed_again_and_again_ends_with_the_same_bytes(photos: Path, tmp_path: Path) -> None:
     many = tmp_path / "photos"
-    for number in range(12):
+    for number in range(8):
         shutil.copytree(photos, many / f"group {number:02d}")
     align(many, tmp_path / "undisturbed", workers=2)
 
     crops, partial = tmp_path / "crops", tmp_path / ".crops.partial"
     rng = random.Random(os.getpid())  # other moments every time
     before: dict[Path, int] = {}
-    for share in (0.1, 0.4, 0.7):
+    for share in (0.2, 0.6):
         run = running(many, crops)
-        wait_for_crops(run, partial, round(share * 72))
+        wait_for_crops(run, partial, round(share * 48))
         for worker in workers_of(run)[: rng.randrange(2)]:
             os.kill(worker, signal.SIGKILL)
         time.sleep(rng.uniform(0, 0.1))

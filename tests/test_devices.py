@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from small_export import SIZE, build_base, write_export
 from standin_edgetpu import GONE, StandinEdgeTpu, compiled, crops_of, use_library
 
+from facetpu.board import devices
 from facetpu.board.devices import (
     EdgeTpu,
     NoEdgeTpu,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from facetpu import workers
 from facetpu.errors import FacetpuError
 from facetpu.workers import each
 
@@ -30,6 +31,31 @@ def die_at_thirty(item: int) -> int:
     if item == 30:
         os.kill(os.getpid(), signal.SIGKILL)
     return item
+
+
+def die_once(item: tuple[str, int]) -> int:
+    mark, number = item
+    if number == 7 and not Path(mark).exists():
+        Path(mark).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def too_large(_: int) -> int:
+    raise MemoryError
+
+
+def open_absent(item: int) -> int:
+    return len(Path(f"/absent/{item}").read_bytes())
+
+
+class Awkward(Exception):
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+def raise_awkward(_: int) -> int:
+    raise Awkward("one", "two")
 
 
 def fail_at_thirty(item: int) -> int:
@@ -55,9 +81,45 @@ def test_no_items_start_no_process() -> None:
     assert list(each(add, [], 2, start, (0,))) == []
 
 
-def test_a_dead_worker_ends_the_run_with_advice() -> None:
-    with pytest.raises(FacetpuError, match=r"a worker died.*fewer --workers"):
-        list(each(die_at_thirty, range(100), 2, start, (0,)))
+def name_it(item: int, reason: str) -> str:
+    return f"{item} {reason}"
+
+
+def test_an_item_that_kills_its_process_twice_is_named_and_the_rest_is_done() -> None:
+    results = list(each(die_at_thirty, range(100), 2, start, (0,), name_it))
+    assert results[-1] == "30 died of SIGKILL, most likely for want of memory"
+    assert sorted(results[:-1]) == [item for item in range(100) if item != 30]
+
+
+def test_without_a_result_for_it_such_an_item_ends_the_work() -> None:
+    with pytest.raises(FacetpuError, match="30 killed the process at work on it, twice: it died of SIGKILL"):
+        list(each(die_at_thirty, range(40), 2, start, (0,)))
+
+
+def test_an_item_whose_process_somebody_killed_is_done_after_all(tmp_path: Path) -> None:
+    items = [(str(tmp_path / "killed"), number) for number in range(20)]
+    assert sorted(each(die_once, items, 2, start, (0,), name_it)) == list(range(20))
+
+
+def test_an_item_too_large_for_memory_is_named() -> None:
+    (result,) = each(too_large, [5], 1, start, (0,), name_it)
+    assert result == "5 ran out of memory"
+
+
+def test_processes_that_keep_dying_end_the_work_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "PATIENCE", 3)
+    with pytest.raises(FacetpuError, match=r"exit code 9, and 2 before it.*fewer --workers"):
+        list(each(add, range(9), 2, os._exit, (9,), name_it))
+
+
+def test_an_error_of_the_operating_system_is_no_death() -> None:
+    with pytest.raises(FileNotFoundError):
+        list(each(open_absent, range(3), 2, start, (0,), name_it))
+
+
+def test_an_error_that_no_pipe_can_carry_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RuntimeError, match="Awkward: one and two"):
+        list(each(raise_awkward, range(3), 1, start, (0,), name_it))
 
 
 def test_what_a_task_raises_is_raised_here() -> None:

@@ -15,7 +15,6 @@ import numpy as np
 from .. import metrics
 from ..artefacts import check_new, digest, finished, new_folder, write_manifest, write_text
 from ..board.folder import BASE, BASE_EDGETPU
-from ..board.interpreter import runnable
 from ..embedders import CHECKPOINTS, EMBEDDINGS, Source, find_source, open_embedder
 from ..embeddings import embed_crops
 from ..errors import FacetpuError
@@ -26,6 +25,7 @@ log = logging.getLogger(__name__)
 
 REPORT = "chain.json"
 BASE_FLOAT = "base_float.tflite"
+CPU_TWIN = "CPU twin"
 TIMED = 30  # runs of one crop
 
 
@@ -145,10 +145,11 @@ def _sources(models: Sequence[Path]) -> tuple[list[tuple[str, Source]], list[str
             path = model / name
             if not path.is_file():
                 continue
-            if name == BASE_EDGETPU and runnable(path)[1] != path:
+            form, source = _form(Source("tflite", path))
+            if form == CPU_TWIN:
                 notes.append(f"{path}: there is no Edge TPU here; {BASE} is its twin on the CPU")
             else:
-                sources.append(_form(Source("tflite", path)))
+                sources.append((form, source))
     return sources, notes
 
 
@@ -160,7 +161,7 @@ def _form(source: Source) -> tuple[str, Source]:
 
     embedder = Embedder(source.path)
     if source.path.name.endswith("_edgetpu.tflite"):
-        return ("Edge TPU" if embedder.path == source.path else "CPU twin"), source
+        return ("Edge TPU" if embedder.path == source.path else CPU_TWIN), source
     return ("float" if embedder.scale == 1 and not embedder.zero_point else "int8"), source
 
 
