@@ -8,9 +8,11 @@ folder, with slashes, and come in the order of their code points.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -61,7 +63,7 @@ class Journal:
             FacetpuError: ``path`` is damaged.
         """
         self._path = path
-        with self._named_errors():
+        with _named_errors(path):
             self._db = sqlite3.connect(str(path) if path else "")
             # No other process reads it, and one kept from a file's shared memory works on any disk.
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -72,8 +74,10 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._db.close()
+        if isinstance(error, sqlite3.DatabaseError):
+            raise _named(error, self._path) from None
 
     @classmethod
     def of(cls, photos: Path) -> Journal:
@@ -121,9 +125,8 @@ class Journal:
         incoming = path.with_name(path.name + ".incoming")
         with contextlib.suppress(FileNotFoundError):
             incoming.unlink()
-        copy = sqlite3.connect(str(incoming))
-        self._db.backup(copy)
-        copy.close()
+        with _named_errors(path), contextlib.closing(sqlite3.connect(str(incoming))) as copy:
+            self._db.backup(copy)
         os.replace(incoming, path)
 
     def count(self, done: bool = False) -> int:
@@ -165,14 +168,20 @@ class Journal:
             yield from map(_entry, rows)
             last = rows[-1][0]
 
-    @contextlib.contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            raise FacetpuError(
-                f"{self._path}: is damaged ({error}); delete its folder and start again"
-            ) from None
+
+@contextlib.contextmanager
+def _named_errors(path: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise _named(error, path) from None
+
+
+def _named(error: sqlite3.DatabaseError, path: Path | None) -> Exception:
+    """What SQLite said of the journal at ``path``, as a user is to be told it."""
+    if isinstance(error, sqlite3.OperationalError) and re.search("full|disk I/O", str(error)):
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path) if path else None)
+    return FacetpuError(f"{path}: is damaged ({error}); delete its folder and start again")
 
 
 def remove_journal(path: Path) -> None:

@@ -10,8 +10,11 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
+import subprocess
 import sys
+import tempfile
 import warnings
+from pathlib import Path
 
 import numpy as np
 
@@ -20,6 +23,14 @@ from .runtime import find_runtime, interpreter, refused
 
 SECONDS = 5  # hundreds of times what a face embedder takes, and tens of times on a board
 MEMORY = 1 << 30  # bytes; a face embedder takes some ten megabytes
+
+_ALONE = """
+import sys
+from facetpu import trial
+trial.find_runtime()
+trial.SECONDS = int(sys.argv[3])
+trial._try(sys.stdin.buffer.read(), sys.argv[1], int(sys.argv[2]))
+"""
 
 
 def require_runnable(model: bytes, where: str) -> None:
@@ -38,6 +49,20 @@ def require_runnable(model: bytes, where: str) -> None:
     if sys.platform != "linux":
         return
     find_runtime()  # imported here once, and not in every copy
+    status, problem = _in_copy(model, where)
+    if os.WIFSIGNALED(status):
+        # A copy of a process with many threads may fail for its own reasons: a fresh one decides.
+        status, problem = _in_fresh_process(model, where)
+    if os.WIFSIGNALED(status):
+        late = os.WTERMSIG(status) == signal.SIGALRM
+        how = f"takes more than {SECONDS} s" if late else "crashes the TFLite runtime"
+        problem = f"{where}: {how} for one run: it is damaged; get it again, or export it anew"
+    if problem:
+        raise FacetpuError(problem)
+
+
+def _in_copy(model: bytes, where: str) -> tuple[int, str]:
+    """How a copy of this process that runs ``model`` ended, as ``os.waitpid`` has it, and what it said."""
     reading, writing = os.pipe()
     with warnings.catch_warnings():
         # Python 3.12 warns of a copy of a process with threads; this one waits for none of them.
@@ -48,13 +73,24 @@ def require_runnable(model: bytes, where: str) -> None:
     os.close(writing)
     with open(reading, encoding="utf-8", errors="replace") as pipe:
         problem = pipe.read()
-    _, status = os.waitpid(process, 0)
-    if os.WIFSIGNALED(status):
-        late = os.WTERMSIG(status) == signal.SIGALRM
-        how = f"takes more than {SECONDS} s" if late else "crashes the TFLite runtime"
-        problem = f"{where}: {how} for one run: it is damaged; get it again, or export it anew"
-    if problem:
-        raise FacetpuError(problem)
+    return os.waitpid(process, 0)[1], problem
+
+
+def _in_fresh_process(model: bytes, where: str) -> tuple[int, str]:
+    """The same of a process that begins anew: it takes the time to import NumPy and the runtime."""
+    path = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _ALONE, where, str(said.fileno()), str(SECONDS)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[said.fileno()],
+            env=dict(os.environ, PYTHONPATH=os.pathsep.join(path)),
+        )
+        process.communicate(model)
+        said.seek(0)
+        return max(-process.returncode, 0), said.read().decode("utf-8", "replace")
 
 
 def _try(model: bytes, where: str, writing: int) -> None:

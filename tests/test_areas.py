@@ -62,6 +62,7 @@ def test_crops_are_the_same_compiled_or_not(
 ) -> None:
     pytest.importorskip("cv2")
     boxes = np.array([(x, y, x + size, y + size) for x, y, size in squares], float)
+    boxes = boxes.clip(None, 4 * max(height, width))  # no further than sound networks place any
     image = photo(height, width)
     found = room.crops(image.astype(np.float32), boxes, side)
     with pytest.MonkeyPatch.context() as patch:

@@ -173,7 +173,7 @@ def test_the_pyramid_keeps_its_scales_when_levels_are_dropped(networks: Path, de
 
 def test_interpreters_of_many_sizes_do_not_pile_up(networks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "_CACHED_PIXELS", 5000)
-    network = room._Network(networks / "pnet.tflite", 5)
+    network = room._Network(networks / "pnet.tflite", (1, 12, 12, 3), (1, 1, 1, 5))
     for side in (40, 60, 50, 40, 90):
         network(np.zeros((1, side, side, 3), np.uint8))
     assert list(network._interpreters) == [(1, 90, 90, 3)]

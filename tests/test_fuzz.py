@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -129,6 +131,11 @@ def test_a_model_that_crashes_the_runtime_is_refused() -> None:
     model.subgraphs[0].tensors[0].quantization.zero_point = np.array([-128], np.int64)
     with pytest.raises(FacetpuError, match=r"^m: crashes the TFLite runtime for one run: it is damaged; get"):
         require_runnable(write_model(model), "m")
+
+
+def test_a_copy_that_fails_for_its_own_reasons_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "_limit_memory", lambda: os.kill(os.getpid(), signal.SIGSEGV))
+    require_runnable(small_models.base(), "m")
 
 
 def test_a_model_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

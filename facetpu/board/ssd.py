@@ -66,9 +66,9 @@ class Detector(mtcnn.Detector):
         numbers = [output["index"] for output in self._model.outputs]
         self._places = [numbers.index(number) for number in self._tensors[1:]]
 
-    def _propose(self, image: np.ndarray) -> np.ndarray:
+    def _propose(self, pixels: np.ndarray) -> np.ndarray:
         """The squares around the model's boxes: float64 [n, 4] of whole numbers."""
-        boxes = self._boxes(image)
+        boxes = self._boxes(pixels.astype(np.uint8, copy=False))
         large = (boxes[:, 2:] - boxes[:, :2]).min(axis=1) >= self.min_face
         return np.fix(squares(boxes[large] + 1))  # MTCNN counts pixels from 1.
 
