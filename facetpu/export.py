@@ -31,8 +31,9 @@ from .errors import FacetpuError
 from .metrics import threshold_at_far
 from .mtcnn.weights import write_networks
 from .people import check_folder
+from .sources.embedder import Settings
 from .stages.compile import compile_models
-from .stages.freeze import find_checkpoint, freeze
+from .stages.freeze import freeze, source_digests
 from .stages.quantize import frozen_digests, quantize
 from .tflite.concat import join_models
 from .tflite.model import read_model
@@ -72,6 +73,7 @@ def export(
     calibration: Path | None = None,
     samples: int = 200,
     compiler: str | None = None,
+    settings: Settings | None = None,
     overwrite: bool = False,
 ) -> ExportResult:
     """Turn ``source`` into all that a board needs: freeze, quantise, write the head, join, compile.
@@ -89,36 +91,25 @@ def export(
         FacetpuError: ``source`` cannot be exported, the crops do not fit it, or with ``edgetpu`` there
             is no compiler or it failed.
     """
-    source, out = Path(source), Path(out)
-    inputs = _source_digests(source)
+    source, out, settings = Path(source), Path(out), settings or Settings()
+    inputs = frozen_digests(source) if _is_frozen(source) else source_digests(source, settings)
     calibration = _calibration(source, calibration)
     inputs["calibration"] = digest(calibration, times=not read_manifest(calibration))
-    config = {"samples": samples}
+    config = {"samples": samples, **settings._replace(config=None)._asdict()}
     if finished(out, "export", config, inputs):
         log.info("%s: is up to date", out)
     else:
         check_new(out, overwrite)
         with new_folder(out, overwrite) as folder:
-            made = _make(source, folder, calibration, samples)
+            made = _make(source, folder, calibration, samples, settings)
             write_manifest(folder, "export", config, inputs, **made)
     if edgetpu and "compiled" not in read_manifest(out):
         _compile(out, compiler)
     return _result(out)
 
 
-def _source_digests(source: Path) -> dict[str, str]:
-    """What the outcome depends on in ``source``.
-
-    Raises:
-        FacetpuError: it is nothing that can be exported.
-    """
-    if read_manifest(source).get("stage") == "train":
-        return find_checkpoint(source).inputs
-    if read_manifest(source).get("stage") == "freeze" or (source.is_file() and source.suffix == ".pb"):
-        return frozen_digests(source)
-    if not source.exists():
-        raise FacetpuError(f"{source}: no such run or frozen graph")
-    raise FacetpuError(f"{source}: is no run of facetpu train and no frozen graph (.pb)")
+def _is_frozen(source: Path) -> bool:
+    return read_manifest(source).get("stage") == "freeze"
 
 
 def _calibration(source: Path, given: Path | None) -> Path:
@@ -128,21 +119,25 @@ def _calibration(source: Path, given: Path | None) -> Path:
         return Path(given)
     records = read_manifest(source).get("records")
     if records is None:
-        raise FacetpuError(f"{source}: does not say what it was trained on; give crops with --calibration")
+        raise FacetpuError(
+            f"{source}: does not say what it was trained on; give crops of facetpu align with --calibration"
+        )
     folder = Path(os.path.normpath(source.resolve() / records))
     if not folder.is_dir():
         raise FacetpuError(f"{folder}: the records of {source} are gone; give crops with --calibration")
     return folder
 
 
-def _make(source: Path, folder: Path, calibration: Path, samples: int) -> dict[str, Any]:
+def _make(
+    source: Path, folder: Path, calibration: Path, samples: int, settings: Settings
+) -> dict[str, Any]:
     """Fill ``folder`` with all but the compiled models; returns what its manifest says."""
     steps = folder / ".steps"
     steps.mkdir()
     frozen, stages = source, {}
-    if read_manifest(source).get("stage") == "train":
+    if not _is_frozen(source):
         frozen = steps / "frozen"
-        stages["freeze"] = _figures(freeze(source, frozen))
+        stages["freeze"] = _figures(freeze(source, frozen, settings))
     quantized = steps / "quantized"
     stages["quantize"] = _figures(quantize(frozen, quantized, calibration, samples))
     made = read_manifest(quantized)

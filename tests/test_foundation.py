@@ -30,7 +30,7 @@ FLOORS = [
     {"demo"},
     {"export", "doctor"},
     {"stages", "portraits"},
-    {"calibration", "embedders"},
+    {"calibration", "embedders", "sources"},
     {"records"},
     {"augmentation", "board", "curves", "losses"},
     {"nets"},

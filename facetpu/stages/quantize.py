@@ -16,7 +16,8 @@ from ..calibration import Sample, read_sample
 from ..edgetpu.support import require_readable
 from ..errors import FacetpuError
 from ..labels import read_labels, write_labels
-from ..nets.graph import EMBEDDING, INPUT, Frozen, cut, read_graph, without_scaling
+from ..nets.graph import Frozen, read_graph
+from ..nets.scaling import EMBEDDING, INPUT, without_scaling
 from ..nets.tensorflow import ConverterError, quiet, tf, v1
 from ..people import check_folder
 from ..tflite.head import base_output, build_head
@@ -57,7 +58,7 @@ def quantize(
     people apart: a row is the mean embedding of one.
 
     Args:
-        frozen: a folder of ``facetpu freeze``, or a frozen graph (.pb) with one L2 norm of an embedding.
+        frozen: a folder of ``facetpu freeze``, or the ``frozen.pb`` in it.
         out: the folder to write: ``base.tflite`` (uint8 ``[1, S, S, 3]`` -> uint8 ``[1, 1, 1, D]``),
             ``base_float.tflite``, ``head.tflite``, ``labels.txt``, ``manifest.json``.
         calibration: a folder of crops or of records.
@@ -120,27 +121,28 @@ def quantize(
 
 
 def frozen_digests(frozen: Path) -> dict[str, str]:
-    """What the outcome depends on in ``frozen``, a folder of ``facetpu freeze`` or a frozen graph.
+    """What the outcome depends on in ``frozen``.
 
     Raises:
-        FacetpuError: it is neither.
+        FacetpuError: it is no folder of ``facetpu freeze``.
     """
-    if frozen.is_file():
-        return {"graph": digest(frozen)}
     if read_manifest(frozen).get("stage") != "freeze":
-        raise FacetpuError(f"{frozen}: is no frozen graph; make one with facetpu freeze, or give a .pb file")
-    return {"graph": digest(frozen / "frozen.pb"), "head": digest(frozen / "head.npz")}
+        raise FacetpuError(
+            f"{frozen}: is no folder of facetpu freeze; make one with it, from a run or from another maker's model"
+        )
+    files = {"graph": "frozen.pb", "head": "head.npz"}
+    return {key: digest(frozen / name) for key, name in files.items() if (frozen / name).is_file()}
 
 
 def _read_frozen(frozen: Path) -> tuple[Frozen, list[str], dict[str, Any] | None]:
     """The graph and its head, the names of the head's people, and how the network's crops were aligned."""
-    if frozen.is_file():
-        return cut(read_graph(frozen), str(frozen)), [], None
     manifest = read_manifest(frozen)
-    with np.load(frozen / "head.npz") as head:
-        kernel, scale = head["kernel"], float(head["scale"])
     graph = read_graph(frozen / "frozen.pb")
-    embedder = Frozen(graph, manifest["image_size"], manifest["embedding_dim"], kernel, scale)
+    embedder = Frozen(graph, manifest["image_size"], manifest["embedding_dim"], None, None)
+    if not (frozen / "head.npz").is_file():
+        return embedder, [], manifest["alignment"]
+    with np.load(frozen / "head.npz") as head:
+        embedder = embedder._replace(kernel=head["kernel"], scale=float(head["scale"]))
     return embedder, read_labels(frozen / "labels.txt"), manifest["alignment"]
 
 
