@@ -22,6 +22,7 @@ def reading(command: Any) -> Any:
     """Add the options that say how another maker's model is to be read."""
     for option in (
         click.option("--config", type=FILE, help="Config of the network, for a checkpoint without .meta."),
+        click.option("--input", help="Name of the image in a TensorFlow graph, where it is no placeholder."),
         click.option("--output", help="Name of the embedding in SOURCE, where it cannot be told."),
         click.option("--size", type=click.IntRange(16, 1024), help="Side of a crop, where SOURCE leaves it open."),
         click.option(

@@ -80,7 +80,9 @@ def read_graph(path: Path) -> Any:
     return graph
 
 
-def cut(graph: Any, where: str, size: int | None = None, output: str | None = None) -> tuple[Frozen, str]:
+def cut(
+    graph: Any, where: str, size: int | None = None, output: str | None = None, image: str | None = None
+) -> tuple[Frozen, str]:
     """``graph`` up to the embedding, before its L2 norm, and the head that follows it, if there is one.
 
     Args:
@@ -89,6 +91,7 @@ def cut(graph: Any, where: str, size: int | None = None, output: str | None = No
         size: side of the image in pixels, where the graph leaves it open.
         output: name of the node that gives the embedding; unless given, the input of the one L2 norm, or
             in a graph without any, its one output.
+        image: name of the node that gives the image, where that is no placeholder.
 
     Returns:
         The embedder, and the name in ``graph`` of what its embedding is.
@@ -96,6 +99,8 @@ def cut(graph: Any, where: str, size: int | None = None, output: str | None = No
     Raises:
         FacetpuError: it has not one square image as its input, or not one embedding.
     """
+    if image is not None:
+        graph = _with_placeholder(graph, image.split(":")[0], where)
     pixels, side = _image_input(graph, where, size)
     graph = for_inference(graph, pixels)
     nodes = Nodes(graph)
@@ -103,8 +108,8 @@ def cut(graph: Any, where: str, size: int | None = None, output: str | None = No
     live = [norm for norm in norms if nodes.depends_on(norm.input, pixels)]
     end = _embedding_node(nodes, where, live, pixels, output)
     with tf.Graph().as_default() as shorter:
-        image = v1.placeholder(tf.float32, [1, side, side, 3], name=INPUT)
-        (embedding,) = tf.import_graph_def(graph, {pixels: image}, [f"{end}:0"], name="net")
+        images = v1.placeholder(tf.float32, [1, side, side, 3], name=INPUT)
+        (embedding,) = tf.import_graph_def(graph, {pixels: images}, [f"{end}:0"], name="net")
         name_embedding(embedding, f"{where}: {end}")
     base = v1.graph_util.extract_sub_graph(shorter.as_graph_def(), [EMBEDDING])
     dim = int(shorter.get_tensor_by_name(f"{EMBEDDING}:0").shape[-1])
@@ -156,13 +161,31 @@ def _embedding_node(nodes: Nodes, where: str, live: list[Norm], pixels: str, out
     )
 
 
+def _with_placeholder(graph: Any, name: str, where: str) -> Any:
+    """``graph`` with a placeholder for the node ``name``, and without what only that needed."""
+    changed = v1.GraphDef()
+    changed.CopyFrom(graph)
+    for node in changed.node:
+        if node.name == name:
+            node.op = "Placeholder"
+            del node.input[:]
+            node.attr.clear()
+            node.attr["dtype"].type = tf.float32.as_datatype_enum
+            node.attr["shape"].shape.CopyFrom(tf.TensorShape([None, None, None, 3]).as_proto())
+            break
+    else:
+        raise FacetpuError(f"{where}: has no node {name}; give the name of one with --input")
+    ends = [node.name for node in Nodes(changed).ends() if Nodes(changed).depends_on(node.name, name)]
+    return v1.graph_util.extract_sub_graph(changed, ends)
+
+
 def _image_input(graph: Any, where: str, size: int | None) -> tuple[str, int]:
     """The name of the one image input, and the side of the square image it takes."""
     inputs = [node for node in graph.node if node.op == "Placeholder"]
     images = [node for node in inputs if not is_switch(node)]
     if len(images) != 1:
         names = ", ".join(node.name for node in inputs) or "none"
-        raise FacetpuError(f"{where}: has the inputs {names}; one image is needed: freeze it for inference")
+        raise FacetpuError(f"{where}: has the inputs {names}; one image is needed; name it with --input")
     shape = [dim.size for dim in images[0].attr["shape"].shape.dim] or [-1, -1, -1, 3]
     kind = images[0].attr["dtype"].type
     if kind != tf.float32.as_datatype_enum or len(shape) != 4 or shape[1] != shape[2] or shape[3] not in (3, -1):

@@ -41,9 +41,10 @@ def for_inference(graph: Any, pixels: str) -> Any:
             node.attr["dtype"].type = kind.as_datatype_enum
             node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(kind == tf.float32, kind))
         elif node.name in defaults:
+            kind = node.attr["dtype"].type
             node.op = "Identity"
-            del node.attr["shape"]
-            node.attr["T"].CopyFrom(node.attr.pop("dtype"))
+            node.attr.clear()
+            node.attr["T"].type = kind
     return _folded(fixed, pixels)
 
 

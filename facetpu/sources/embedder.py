@@ -38,6 +38,7 @@ class Settings(NamedTuple):
         channels: ``rgb`` or ``bgr``, the order that the network wants.
         size: side of its image in pixels.
         output: name of the embedding.
+        input: name of what is the image, in a graph in which that is no placeholder.
         config: of facetpu's own training, for a checkpoint without a graph beside it.
     """
 
@@ -46,6 +47,7 @@ class Settings(NamedTuple):
     channels: str = "rgb"
     size: int | None = None
     output: str | None = None
+    input: str | None = None
     config: Path | None = None
 
 

@@ -25,7 +25,7 @@ def read(path: Path, settings: Settings) -> Reading:
 
 def reading_of(graph: Any, where: str, settings: Settings) -> Reading:
     """The embedder in a GraphDef without variables."""
-    frozen, output = cut(graph, where, settings.size, settings.output)
+    frozen, output = cut(graph, where, settings.size, settings.output, settings.input)
 
     def build(images: Any) -> Any:
         (embedding,) = tf.import_graph_def(frozen.graph, {INPUT: images}, [f"{EMBEDDING}:0"], name="net")
