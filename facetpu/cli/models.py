@@ -54,7 +54,17 @@ def reading(command: Any) -> Any:
 @click.option(
     "--samples", default=200, show_default=True, type=click.IntRange(1), help="Crops to calibrate on."
 )
+@click.option(
+    "--clip",
+    type=click.FloatRange(90, 100, min_open=True, max_open=True),
+    help="Percentage of each activation's numbers that its range must hold; all unless given.",
+)
 @click.option("--compiler", help="The edgetpu_compiler to call; found on PATH unless given.")
+@click.option(
+    "--target",
+    type=click.Choice(["litert"]),
+    help="Write OUT/litert too: float32, float16, dynamic-range and int8 models for phones and other boards.",
+)
 @reading
 @common
 @overwrite
@@ -64,7 +74,9 @@ def export(
     edgetpu: bool,
     calibration: Path | None,
     samples: int,
+    clip: float | None,
     compiler: str | None,
+    target: str | None,
     overwrite: bool,
     **settings: Any,
 ) -> Any:
@@ -84,8 +96,10 @@ def export(
         edgetpu=edgetpu,
         calibration=calibration,
         samples=samples,
+        clip=clip,
         compiler=compiler,
         settings=Settings(**settings),
+        target=target,
         overwrite=overwrite,
     )
 
@@ -114,16 +128,21 @@ def freeze(source: Path, out: Path, overwrite: bool, **settings: Any) -> Any:
 @click.option(
     "--samples", default=200, show_default=True, type=click.IntRange(1), help="Crops to calibrate on."
 )
+@click.option(
+    "--clip",
+    type=click.FloatRange(90, 100, min_open=True, max_open=True),
+    help="Percentage of each activation's numbers that its range must hold; all unless given.",
+)
 @common
 @overwrite
-def quantize(frozen: Path, out: Path, calibration: Path, samples: int, overwrite: bool) -> Any:
+def quantize(frozen: Path, out: Path, overwrite: bool, **settings: Any) -> Any:
     """Quantise FROZEN to a full-integer base, and write its head.
 
     Example: facetpu quantize frozen quantized --calibration crops
     """
     from ..stages.quantize import quantize
 
-    return quantize(frozen, out, calibration=calibration, samples=samples, overwrite=overwrite)
+    return quantize(frozen, out, overwrite=overwrite, **settings)
 
 
 @click.command()

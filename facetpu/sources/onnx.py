@@ -6,6 +6,7 @@ needs a TensorFlow of its own age. What face embedders consist of is a few dozen
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import onnx
 from onnx import numpy_helper
 
 from ..errors import FacetpuError
+from ..nets.tensorflow import tf
 from .onnx_ops import Node, Value, build_node, fold_constants
 from .reading import Reading
 
@@ -58,10 +60,18 @@ def _build(path: Path, model: Any, given: dict[str, Value], output: str) -> Any:
         node = Node.of(proto, str(path), opset)
         inputs = [values[name] for name in proto.input]
         made = fold_constants(node, inputs)
-        values.update(zip(proto.output, build_node(node, inputs) if made is None else made))  # noqa: B905
+        if made is None:
+            with tf.name_scope(_scope(node.name)):
+                made = build_node(node, inputs)
+        values.update(zip(proto.output, made, strict=False))  # outputs that nobody needs are not made
     if not isinstance(values[output], Value):
         raise FacetpuError(f"{path}: its output {output} does not depend on the image")
     return values[output].plain()
+
+
+def _scope(name: str) -> str:
+    """A node's name as TensorFlow allows it, by which reports can name the layer."""
+    return re.sub(r"[^A-Za-z0-9_./-]", "_", name).strip("/_-.") or "node"
 
 
 def _runner(model: Any, output: str, channels_last: bool) -> Callable[[np.ndarray], np.ndarray] | None:
