@@ -29,9 +29,9 @@ from .edgetpu.imprinting import imprinting_problem
 from .edgetpu.support import check
 from .errors import FacetpuError
 from .export_page import write_export_page
+from .labels import read_labels
 from .metrics import threshold_at_far
 from .mtcnn.weights import write_networks
-from .labels import read_labels
 from .people import check_folder
 from .sources.embedder import Settings
 from .stages.compile import compile_models
@@ -178,7 +178,9 @@ def _make(
         os.replace(quantized / name, folder / name)
     targets = []
     if target == "litert":
-        targets = write_litert(frozen, folder / "head.tflite", folder / "labels.txt", calibration, folder / "litert", samples)
+        targets = write_litert(
+            frozen, folder / "head.tflite", folder / "labels.txt", calibration, folder / "litert", samples
+        )
     normalisation = read_manifest(frozen)["normalisation"]
     shutil.rmtree(steps)
 
@@ -186,7 +188,9 @@ def _make(
     (folder / "detector").mkdir()
     write_networks(folder / "detector")
     embedder = Embedder(folder / "base.tflite")
-    threshold = _write_cohort(folder / "cohort.npz", embedder, calibration, read_labels(folder / "labels.txt"))
+    threshold = _write_cohort(
+        folder / "cohort.npz", embedder, calibration, read_labels(folder / "labels.txt")
+    )
     ops = check(read_model(folder / "base.tflite"))
     on_tpu = sum(op.target == "TPU" for op in ops)
     quality = ("cosine", "percentile", "auc_float", "auc", "warnings", "worst_layers", "remedies")

@@ -15,7 +15,9 @@ def _numbers(context: click.Context, option: click.Parameter, value: str | None)
     try:
         return None if value is None else tuple(float(number) for number in value.split(","))
     except ValueError:
-        raise click.BadParameter(f"{value!r} is neither a number nor three with commas between them") from None
+        raise click.BadParameter(
+            f"{value!r} is neither a number nor three with commas between them"
+        ) from None
 
 
 def reading(command: Any) -> Any:
@@ -24,7 +26,9 @@ def reading(command: Any) -> Any:
         click.option("--config", type=FILE, help="Config of the network, for a checkpoint without .meta."),
         click.option("--input", help="Name of the image in a TensorFlow graph, where it is no placeholder."),
         click.option("--output", help="Name of the embedding in SOURCE, where it cannot be told."),
-        click.option("--size", type=click.IntRange(16, 1024), help="Side of a crop, where SOURCE leaves it open."),
+        click.option(
+            "--size", type=click.IntRange(16, 1024), help="Side of a crop, where SOURCE leaves it open."
+        ),
         click.option(
             "--channels",
             type=click.Choice(["rgb", "bgr"]),

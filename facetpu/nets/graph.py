@@ -18,7 +18,8 @@ from .checkpoint import by_name, check_checkpoint
 from .classifier import classify
 from .inference import for_inference, is_switch
 from .nodes import Nodes, Norm, find_norms
-from .scaling import EMBEDDING, INPUT
+from .scaling import EMBEDDING as EMBEDDING
+from .scaling import INPUT as INPUT
 from .tensorflow import tf, v1
 
 
@@ -188,7 +189,12 @@ def _image_input(graph: Any, where: str, size: int | None) -> tuple[str, int]:
         raise FacetpuError(f"{where}: has the inputs {names}; one image is needed; name it with --input")
     shape = [dim.size for dim in images[0].attr["shape"].shape.dim] or [-1, -1, -1, 3]
     kind = images[0].attr["dtype"].type
-    if kind != tf.float32.as_datatype_enum or len(shape) != 4 or shape[1] != shape[2] or shape[3] not in (3, -1):
+    if (
+        kind != tf.float32.as_datatype_enum
+        or len(shape) != 4
+        or shape[1] != shape[2]
+        or shape[3] not in (3, -1)
+    ):
         raise FacetpuError(f"{where}: its input {images[0].name} is {shape}, no float image [1, S, S, 3]")
     if shape[1] < 1 and size is None:
         raise FacetpuError(

@@ -11,7 +11,21 @@ from .tensorflow import tf, v1
 
 # What an L2 norm's factor is computed with: 1 / sqrt(max(sum(x * x), eps)) in every spelling of it.
 _FACTOR_OPS = frozenset(
-    ["Rsqrt", "Sqrt", "Maximum", "Minimum", "Add", "AddV2", "Sum", "Square", "Pow", "Mul", "Abs", "Reshape", "Identity"]
+    [
+        "Rsqrt",
+        "Sqrt",
+        "Maximum",
+        "Minimum",
+        "Add",
+        "AddV2",
+        "Sum",
+        "Square",
+        "Pow",
+        "Mul",
+        "Abs",
+        "Reshape",
+        "Identity",
+    ]
 )
 
 

@@ -33,7 +33,8 @@ def warnings_of(sample: Sample, samples: int, aligned: bool) -> list[str]:
     found = []
     if len(crops) < FEW_CROPS:
         found.append(
-            f"has {len(crops)} crops, and {FEW_CROPS} or more make sure of the ranges; the base may be less exact"
+            f"has {len(crops)} crops, and {FEW_CROPS} or more make sure of the ranges; the base may be less "
+            "exact"
         )
     if people < FEW_PEOPLE:
         found.append(f"shows {people} people, and {FEW_PEOPLE} or more make sure of the ranges")
@@ -44,7 +45,7 @@ def warnings_of(sample: Sample, samples: int, aligned: bool) -> list[str]:
         share = _faces_in_place(crops[:LOOKED_AT])
         if share < 0.5:
             found.append(
-                f"has a face where an aligned one has it in {share:.0%} of the crops looked at; give crops of "
+                f"has a face where alignment puts it in {share:.0%} of the crops looked at; give crops of "
                 "facetpu align"
             )
     return found

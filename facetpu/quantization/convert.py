@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,6 +46,26 @@ def convert(embedder: Frozen, crops: np.ndarray, clip: float | None = None) -> C
     """
     side = embedder.image_size
     scaled = without_scaling(embedder.graph, side)
+    twin, base = integer_model(scaled, side, crops, clip, [EMBEDDING], tf.uint8)
+    _check(base, scaled)
+    return Converted(base, run_converter(converter(embedder.graph, side)), twin, scaled.scale, scaled.mean)
+
+
+def integer_model(
+    scaled: Scaled, side: int, crops: np.ndarray, clip: float | None, outputs: Sequence[str], output_type: Any
+) -> tuple[bytes, bytes]:
+    """A graph as a float model with the ranges on ``crops``, and as the integer model that these give.
+
+    Args:
+        scaled: the graph and its scaling.
+        side: of its image.
+        crops: uint8 ``[n, S, S, 3]``, RGB.
+        clip: the percentage of each activation's numbers that its range must hold; None for all.
+        outputs: the nodes that the model is to give.
+        output_type: ``tf.uint8``, or ``tf.float32`` to have them as real numbers; the image is uint8.
+    """
+    from tensorflow.lite.python.convert import mlir_quantize
+    from tensorflow.lite.python.util import modify_model_io_type
 
     def images() -> Iterator[np.ndarray]:
         for index, crop in enumerate(crops):
@@ -55,48 +75,45 @@ def convert(embedder: Frozen, crops: np.ndarray, clip: float | None = None) -> C
                 pixels[0, 0], pixels[0, 1] = 0, 255
             yield (pixels[None] - np.float32(scaled.mean)) * np.float32(scaled.scale)
 
+    def quantized() -> bytes:
+        # A scale for each row of a dense layer is more than runtimes before 2.10 understand: they return
+        # garbage.
+        integer = mlir_quantize(calibrated, disable_per_channel_for_dense_layers=True)
+        return bytes(modify_model_io_type(integer, tf.uint8, output_type))
+
     log.info("calibrating on %d crops", len(crops))
-    calibrated = measured(_prepared(scaled.graph, side, images), images, clip)
-    base = _quantized(calibrated)
-    _check(base, scaled)
-    return Converted(base, _run(converter(embedder.graph, side)), calibrated, scaled.scale, scaled.mean)
+    calibrated = measured(_prepared(scaled.graph, side, images, outputs), images, clip)
+    return calibrated, _told(quantized)
 
 
-def converter(graph: Any, side: int) -> Any:
-    """A TFLite converter of a GraphDef from ``input`` to ``embedding``."""
+def converter(graph: Any, side: int, outputs: Sequence[str] = (EMBEDDING,)) -> Any:
+    """A TFLite converter of a GraphDef from ``input`` to ``outputs``."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "graph.pb"
         path.write_bytes(graph.SerializeToString())
         shapes = {INPUT: [1, side, side, 3]}
-        return v1.lite.TFLiteConverter.from_frozen_graph(str(path), [INPUT], [EMBEDDING], shapes)
+        return v1.lite.TFLiteConverter.from_frozen_graph(str(path), [INPUT], list(outputs), shapes)
 
 
-def _prepared(graph: Any, side: int, images: Callable[[], Iterator[np.ndarray]]) -> bytes:
+def run_converter(converting: Any) -> bytes:
+    """The model that a converter makes.
+
+    Raises:
+        FacetpuError: it cannot.
+    """
+    return _told(lambda: bytes(converting.convert()))
+
+
+def _prepared(
+    graph: Any, side: int, images: Callable[[], Iterator[np.ndarray]], outputs: Sequence[str]
+) -> bytes:
     """The graph as a float model of the ops that will be quantised, with a place for each range."""
-    preparing = converter(graph, side)
+    preparing = converter(graph, side, outputs)
     preparing.optimizations = [tf.lite.Optimize.DEFAULT]
     preparing.representative_dataset = lambda: iter([[next(images())]])
     preparing.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     preparing._experimental_calibrate_only = True
-    return _run(preparing)
-
-
-def _quantized(calibrated: bytes) -> bytes:
-    """The integer model of a float one with ranges, as the converter's own last steps make it."""
-    from tensorflow.lite.python.convert import mlir_quantize
-    from tensorflow.lite.python.util import modify_model_io_type
-
-    def finish() -> bytes:
-        # A scale for each row of a dense layer is more than runtimes before 2.10 understand: they return
-        # garbage.
-        integer = mlir_quantize(calibrated, disable_per_channel_for_dense_layers=True)
-        return bytes(modify_model_io_type(integer, tf.uint8, tf.uint8))
-
-    return _told(finish)
-
-
-def _run(converting: Any) -> bytes:
-    return _told(lambda: bytes(converting.convert()))
+    return run_converter(preparing)
 
 
 def _told(step: Callable[[], bytes]) -> bytes:

@@ -22,10 +22,14 @@ class AllTensors:
 
     def __init__(self, data: bytes) -> None:
         module = find_runtime().module
-        plain = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES  # a delegate keeps its tensors to itself
+        plain = (
+            module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        )  # a delegate keeps its tensors to itself
         try:
             self._runner = module.Interpreter(
-                model_content=data, experimental_preserve_all_tensors=True, experimental_op_resolver_type=plain
+                model_content=data,
+                experimental_preserve_all_tensors=True,
+                experimental_op_resolver_type=plain,
             )
             self._runner.allocate_tensors()
         except (ValueError, RuntimeError) as error:

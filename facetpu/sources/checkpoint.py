@@ -57,8 +57,8 @@ def _by_config(prefix: str, settings: Settings) -> Reading:
         raise FacetpuError(f"{prefix}: is no checkpoint that can be read: {reason}") from None
     if _KERNEL not in shapes:
         raise FacetpuError(
-            f"{prefix}: holds no {_KERNEL}, the head of facetpu's networks; freeze it with the code that trained "
-            "it, and export the .pb"
+            f"{prefix}: holds no {_KERNEL}, the head of facetpu's networks; freeze it with the code that "
+            "trained it, and export the .pb"
         )
     frozen = freeze_checkpoint(prefix, config, shapes[_KERNEL][-1])
     return reading_of(frozen.graph, prefix, settings)._replace(kernel=frozen.kernel, scale=frozen.scale)

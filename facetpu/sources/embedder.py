@@ -91,8 +91,8 @@ def kind_of(source: Path) -> str:
     kind = None if source.is_dir() else _SUFFIXES.get(source.suffix.lower())
     if kind is None:
         raise FacetpuError(
-            f"{source}: is no run of facetpu train, no frozen graph (.pb), SavedModel or slim checkpoint, and "
-            "no .onnx, .keras, .h5 or .tflite"
+            f"{source}: is no run of facetpu train, no frozen graph (.pb), SavedModel or slim checkpoint, "
+            "and no .onnx, .keras, .h5 or .tflite"
         )
     return kind
 
@@ -142,7 +142,7 @@ def _parity(reading: Reading, frozen: Frozen, normalisation: Normalisation) -> f
     difference = float(np.abs(unit(np.stack(rows), reading.where) - original).max())
     if not difference < PARITY:
         raise FacetpuError(
-            f"{reading.where}: rebuilt, it gives embeddings that differ by {difference:.2g} from those of its own "
-            "runtime: facetpu reads it wrongly; convert it to a SavedModel and export that"
+            f"{reading.where}: rebuilt, its embeddings differ by {difference:.2g} from those of its "
+            "own runtime: facetpu reads it wrongly; convert it to a SavedModel and export that"
         )
     return difference

@@ -27,7 +27,9 @@ def read(path: Path, settings: Settings) -> Reading:
     model = _load(path)
     inputs = model.inputs or []
     if len(inputs) != 1 or len(inputs[0].shape) != 4:
-        raise FacetpuError(f"{path}: has {len(inputs)} inputs; a face embedder has one, the image [1, S, S, 3]")
+        raise FacetpuError(
+            f"{path}: has {len(inputs)} inputs; a face embedder has one, the image [1, S, S, 3]"
+        )
     side = inputs[0].shape[1] or settings.size
     if side is None:
         raise FacetpuError(f"{path}: its image has no fixed size; give the side of a crop with --size")
@@ -53,6 +55,6 @@ def _load(path: Path) -> Any:
         except (ValueError, TypeError, KeyError, AttributeError, OSError, NotImplementedError) as error:
             errors.append((str(error).strip().splitlines() or [type(error).__name__])[0])
     raise FacetpuError(
-        f"{path}: Keras {keras.__version__} cannot load it: {errors[0]} Where the code of its layers is at hand, "
-        "load it there and save it with model.export('saved_model'), and export that folder"
+        f"{path}: Keras {keras.__version__} cannot load it: {errors[0]} Where the code of its layers is at "
+        "hand, load it there, save it with model.export('saved_model'), and export that folder"
     )

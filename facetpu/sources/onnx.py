@@ -7,7 +7,7 @@ needs a TensorFlow of its own age. What face embedders consist of is a few dozen
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,14 +42,18 @@ def read(path: Path, settings: Settings) -> Reading:
 
     def build(images: Any) -> Any:
         shape = (1, side, side, 3) if channels_last else (1, 3, side, side)
-        return _build(path, model, {image: Value(images, shape, None if channels_last else (3, side, side))}, output)
+        return _build(
+            path, model, {image: Value(images, shape, None if channels_last else (3, side, side))}, output
+        )
 
     return Reading(str(path), side, output, build, _runner(model, output, channels_last))
 
 
 def _build(path: Path, model: Any, given: dict[str, Value], output: str) -> Any:
     """The tensor ``output`` in the TensorFlow graph at hand, from the values ``given``."""
-    values: dict[str, Any] = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    values: dict[str, Any] = {
+        tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer
+    }
     values.update(given)
     values[""] = None  # how ONNX leaves out an input
     needed = _ancestors(output, {name: node for node in model.graph.node for name in node.output})
@@ -59,7 +63,7 @@ def _build(path: Path, model: Any, given: dict[str, Value], output: str) -> Any:
             continue
         node = Node.of(proto, str(path), opset)
         inputs = [values[name] for name in proto.input]
-        made = fold_constants(node, inputs)
+        made: Sequence[Any] | None = fold_constants(node, inputs)
         if made is None:
             with tf.name_scope(_scope(node.name)):
                 made = build_node(node, inputs)

@@ -75,8 +75,8 @@ class Value(NamedTuple):
 def refuse(node: Node, reason: str) -> FacetpuError:
     """The one line for what cannot be rebuilt."""
     return FacetpuError(
-        f"{node.path}: node {node.name} ({node.op}) {reason}; convert the model with onnx2tf in an environment "
-        f"of its own: {CONVERTER.format(path=node.path)}"
+        f"{node.path}: node {node.name} ({node.op}) {reason}; convert the model with onnx2tf in an "
+        f"environment of its own: {CONVERTER.format(path=node.path)}"
     )
 
 
@@ -167,7 +167,9 @@ def _padded(value: Value, pads: Sequence[int], constant: float = 0.0) -> Any:
     return tf.pad(value.tensor, [[0, 0], [top, bottom], [left, right], [0, 0]], constant_values=constant)
 
 
-def _pads(node: Node, image: tuple[int, int, int], kernel: Sequence[int], strides: Sequence[int]) -> list[int]:
+def _pads(
+    node: Node, image: tuple[int, int, int], kernel: Sequence[int], strides: Sequence[int]
+) -> list[int]:
     """Top, left, bottom, right, of a convolution or a pooling; ``kernel`` with its dilation."""
     kind = node.get("auto_pad", "NOTSET")
     if kind == "NOTSET":
@@ -204,7 +206,10 @@ def _placed(value: Value, pads: list[int], kernel: Sequence[int], strides: Seque
 
 
 def _conv(node: Node, value: Value, weights: Any, bias: Any = None) -> Value:
-    image, kernel = _image(node, value), _constant(node, weights).astype(np.float32)  # [out, in / group, h, w]
+    image, kernel = (
+        _image(node, value),
+        _constant(node, weights).astype(np.float32),
+    )  # [out, in / group, h, w]
     if kernel.ndim != 4:
         raise refuse(node, f"has weights {list(kernel.shape)}, and facetpu rebuilds 2-D convolutions only")
     group, out = int(node.get("group", 1)), kernel.shape[0]
@@ -349,7 +354,11 @@ def _arithmetic(function: Callable[[Any, Any], Any]) -> Callable[[Node, Any, Any
             wider = first if np.prod(first.shape) >= np.prod(second.shape) else second
             return _of(wider, function(first.tensor, second.tensor))
         value = first if isinstance(first, Value) else second
-        operands = (first.tensor, _operand(first, second)) if value is first else (_operand(second, first), value.tensor)
+        operands = (
+            (first.tensor, _operand(first, second))
+            if value is first
+            else (_operand(second, first), value.tensor)
+        )
         return _of(value, function(*operands))
 
     return build
@@ -358,7 +367,11 @@ def _arithmetic(function: Callable[[Any, Any], Any]) -> Callable[[Node, Any, Any
 def _of(value: Value, tensor: Any) -> Value:
     """``tensor`` in the form of ``value``, whose shape it must have."""
     if tensor.shape != value.tensor.shape:
-        return _of_image(tensor) if value.image is not None and not value.flat else Value(tensor, tuple(tensor.shape))
+        return (
+            _of_image(tensor)
+            if value.image is not None and not value.flat
+            else Value(tensor, tuple(tensor.shape))
+        )
     return _like(value, tensor)
 
 
@@ -489,7 +502,11 @@ def _concat(node: Node, *values: Any) -> Value:
 def _slice(node: Node, value: Value, *bounds: Any) -> Value:
     channels, _, _ = _image(node, value)
     names = ("starts", "ends", "axes", "steps")
-    given = [node.get(name, None) for name in names] if not bounds else [_constant(node, b).tolist() for b in bounds]
+    given = (
+        [node.get(name, None) for name in names]
+        if not bounds
+        else [_constant(node, b).tolist() for b in bounds]
+    )
     starts, ends, axes, steps = (list(given) + [None] * 4)[:4]
     if axes != [1] or (steps or [1]) != [1]:
         raise refuse(node, "cuts out something else than some of the channels")

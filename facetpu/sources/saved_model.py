@@ -27,7 +27,9 @@ def read(path: Path, settings: Settings) -> Reading:
             loaded = tf.saved_model.load(str(path))
     except (OSError, ValueError, KeyError, tf.errors.OpError, FileNotFoundError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise FacetpuError(f"{path}: is no SavedModel that TensorFlow {tf.__version__} loads: {reason}") from None
+        raise FacetpuError(
+            f"{path}: is no SavedModel that TensorFlow {tf.__version__} loads: {reason}"
+        ) from None
     signatures = dict(loaded.signatures)
     function = signatures.get(SIGNATURE) or next(iter(signatures.values()), None)
     if len(signatures) > 1 and SIGNATURE not in signatures:

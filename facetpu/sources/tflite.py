@@ -40,19 +40,23 @@ def read(path: Path, settings: Settings) -> Reading:
         pixels = v1.placeholder(tf.float32, [1, side, side, 3], name=INPUT)
         tf.identity(_build(path, model, pixels), name="output")
     # An L2 norm may be spelled out in single ops; the graph's own cut finds it by its pattern.
-    found = reading_of(rebuilt.as_graph_def(), str(path), settings._replace(size=None, output=None, input=None))
+    found = reading_of(
+        rebuilt.as_graph_def(), str(path), settings._replace(size=None, output=None, input=None)
+    )
     return found._replace(output=output, original=_runner(data))
 
 
 def _embedding_part(path: Path, output: str | None) -> tuple[bytes, str]:
-    """The model up to the tensor ``output``, or to its one L2 norm; all of it without one. And what ends it."""
+    """The model up to the tensor ``output``, or to its one L2 norm, and the name of what ends it."""
     model = read_model(path)
     graph, data = only_graph(model, str(path)), path.read_bytes()
     names = [graph.tensors[index].name for index in graph.outputs]
     norms = [op for op in graph.operators if op_name(model, op) == "L2_NORMALIZATION"]
     if output is None and not norms:
         if len(names) != 1:
-            raise FacetpuError(f"{path}: has the outputs {', '.join(names)}; name the embedding with --output")
+            raise FacetpuError(
+                f"{path}: has the outputs {', '.join(names)}; name the embedding with --output"
+            )
         return data, names[0]
     if output is not None and names == [output] and not norms:
         return data, output
@@ -66,8 +70,8 @@ def _check_float(path: Path, model: Record, graph: Record) -> None:
     for tensor in integers:
         if type_name(tensor) in ("int8", "uint8", "int16"):
             raise FacetpuError(
-                f"{path}: {tensor.name} is {type_name(tensor)}: the model is quantised already; split it with "
-                "facetpu split, or export it from its float model"
+                f"{path}: {tensor.name} is {type_name(tensor)}: the model is quantised already; export it "
+                "from its float model, or cut it with facetpu split"
             )
 
 
@@ -94,7 +98,9 @@ def _build(path: Path, model: Record, images: Any) -> Any:
             values[index] = constant
     for number, op in enumerate(graph.operators):
         outputs = [graph.tensors[index] for index in op.outputs]
-        node = Node(op_name(model, op), outputs[0].name, op.builtin_options, f"{path}: op {number}", len(outputs))
+        node = Node(
+            op_name(model, op), outputs[0].name, op.builtin_options, f"{path}: op {number}", len(outputs)
+        )
         made = build_node(node, [values[int(index)] for index in op.inputs])
         values.update(zip((int(index) for index in op.outputs), made, strict=True))
     return values[int(graph.outputs[0])]

@@ -41,7 +41,7 @@ class Node(NamedTuple):
     def refusal(self, reason: str) -> FacetpuError:
         """The one line for what cannot be rebuilt."""
         return FacetpuError(
-            f"{self.where}, {self.op} {self.name!r}, {reason}; export the model that the .tflite was made from"
+            f"{self.where}, {self.op} {self.name!r}, {reason}; export what the .tflite was made from"
         )
 
 
@@ -116,7 +116,11 @@ def _prelu(node: Node, tensor: Any, slope: Any) -> Any:
 
 def _leaky_relu(node: Node, tensor: Any) -> Any:
     # As PRELU, which the Edge TPU takes; it does not take LEAKY_RELU.
-    slope = np.full(tensor.shape[1:], 1, np.float32) if len(tensor.shape) < 3 else np.ones((1, 1, tensor.shape[3]))
+    slope = (
+        np.full(tensor.shape[1:], 1, np.float32)
+        if len(tensor.shape) < 3
+        else np.ones((1, 1, tensor.shape[3]))
+    )
     return _prelu(node, tensor, (slope * node.get("alpha")).astype(np.float32))
 
 

@@ -111,8 +111,8 @@ def source_digests(source: Path, settings: Settings) -> dict[str, str]:
     if is_run(source):
         if settings != Settings():
             raise FacetpuError(
-                f"{source}: is a run and says itself how it is to be read; leave out --mean, --std, --channels, "
-                "--size, --output and --config"
+                f"{source}: is a run and says itself how it is to be read; leave out --mean, --std, "
+                "--channels, --size, --input, --output and --config"
             )
         return find_checkpoint(source).inputs
     return {name: digest(path) for name, path in files_of(source, settings).items()}

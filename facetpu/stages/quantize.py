@@ -50,13 +50,16 @@ class QuantizeResult(NamedTuple):
     remedies: list[str]
 
     def __str__(self) -> str:
+        compared = f"{self.compared_on} {'others' if self.held_out else 'of them'}"
         lines = [
-            f"{self.out}: calibrated on {self.calibrated_on} crops; int8 against float on "
-            f"{self.compared_on}{' others' if self.held_out else ' of them'}: cosine {self.cosine:.4f} (worst hundredth {self.percentile:.4f}, "
-            f"lowest {self.lowest_cosine:.4f}), correlation {self.correlation:.4f}"
+            f"{self.out}: calibrated on {self.calibrated_on} crops; int8 against float on {compared}: "
+            f"cosine {self.cosine:.4f} (worst hundredth {self.percentile:.4f}, lowest "
+            f"{self.lowest_cosine:.4f}), correlation {self.correlation:.4f}"
         ]
         if self.auc is not None:
-            lines.append(f"  telling their people apart, AUC: float {self.auc_float:.4f}, int8 {self.auc:.4f}")
+            lines.append(
+                f"  telling their people apart, AUC: float {self.auc_float:.4f}, int8 {self.auc:.4f}"
+            )
         if self.worst_layers:
             lines.append(f"  layers that lose most: {'; '.join(self.worst_layers)}")
         lines += [f"  to come nearer: {remedy}" for remedy in self.remedies]
@@ -115,7 +118,10 @@ def quantize(
         (folder / "base.tflite").write_bytes(converted.base)
         (folder / "base_float.tflite").write_bytes(converted.base_float)
         comparison = compare(
-            folder / "base_float.tflite", folder / "base.tflite", sample.crops[held_out], sample.people[held_out]
+            folder / "base_float.tflite",
+            folder / "base.tflite",
+            sample.crops[held_out],
+            sample.people[held_out],
         )
         layers = layer_errors(converted, sample.crops[held_out][:LOOKED_INTO])
         report = {**comparison._asdict(), "layers": [layer._asdict() for layer in layers]}
@@ -154,7 +160,7 @@ def frozen_digests(frozen: Path) -> dict[str, str]:
     """
     if read_manifest(frozen).get("stage") != "freeze":
         raise FacetpuError(
-            f"{frozen}: is no folder of facetpu freeze; make one with it, from a run or from another maker's model"
+            f"{frozen}: is no folder of facetpu freeze; make one with it, from a run or another maker's model"
         )
     files = {"graph": "frozen.pb", "head": "head.npz"}
     return {key: digest(frozen / name) for key, name in files.items() if (frozen / name).is_file()}
