@@ -12,7 +12,7 @@ from .quantization.advice import GOOD
 
 LAYERS = 12  # that lose most
 _BINS = 24
-_LEFT, _WIDTH, _HEIGHT = 40, 630, 150  # of the histogram, in its own units
+_LEFT, _WIDTH, _HEIGHT = 40, 600, 150  # of the histogram, in its own units
 
 
 def write_export_page(path: Path, report: dict[str, Any]) -> None:

@@ -345,7 +345,9 @@ def test_what_cannot_be_exported_is_told_in_one_line(run: Path, frozen: Path, tm
     )
     (tmp_path / "c.pb").write_bytes(b"no graph")
     assert refusal(tmp_path / "c.pb") == "/c.pb: is no TensorFlow graph; give a frozen GraphDef (.pb)"
-    assert "does not say what it was trained on; give crops of facetpu align with --calib" in refusal(frozen, None)
+    assert "does not say what it was trained on; give crops of facetpu align with --calib" in refusal(
+        frozen, None
+    )
 
     large = write_crops(tmp_path / "large", people=2, photos=2, size=48)
     assert "is 48 px, and the network takes 32 px; align with --size 32" in refusal(frozen, large)

@@ -45,6 +45,8 @@ def for_inference(graph: Any, pixels: str) -> Any:
             node.op = "Identity"
             node.attr.clear()
             node.attr["T"].type = kind
+        elif node.op in ("If", "StatelessIf"):
+            node.attr["_lower_using_switch_merge"].b = True  # else it is not looked into
     return _folded(fixed, pixels)
 
 
@@ -61,4 +63,6 @@ def _folded(graph: Any, pixels: str) -> Any:
             whole.add_to_collection("train_op", whole.get_operation_by_name(name).outputs[0])
         meta = v1.train.export_meta_graph(graph=whole)
     with quiet():
+        lowered = tf_optimizer.OptimizeGraph(config, meta)
+        meta.graph_def.CopyFrom(lowered)  # what a function held is folded only once it is in the graph
         return tf_optimizer.OptimizeGraph(config, meta)
