@@ -2,8 +2,9 @@
 
 Between the raw pixels and the first convolution stand subtractions, factors and a swap of the channels,
 each with constants of its own: together ``matrix @ pixel + offset``. One scale and one offset for all
-three channels become the quantisation of the input. Others go into the first convolution's weights and
-bias; what its padding adds at the border is then a grey near the mean, not exactly the mean's colour.
+three channels become the quantisation of the input, if the offset is a whole pixel value, as a zero point
+is. Others go into the first convolution's weights and bias; what its padding adds at the border is then
+a grey near the mean, not exactly the mean's colour.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from .tensorflow import tf, v1
 INPUT = "input"
 EMBEDDING = "embedding"
 
+_WHOLE = 0.01  # of a grey level, by which a mean may miss a whole one
 _FOLDED_SCALE = 1 / 128  # of the input whose true scaling is in the first convolution: any would do
 
 
@@ -53,18 +55,21 @@ def without_scaling(graph: Any, image_size: int) -> Scaled:
     """
     nodes = Nodes(graph)
     front = _front(nodes, INPUT)
+    means = -np.linalg.solve(front.matrix, front.offset)
+    mean = float(np.clip(np.rint(means.mean()), 0, 255))
     factor = float(front.matrix[0, 0])
-    if np.array_equal(front.matrix, factor * np.eye(3)) and np.ptp(front.offset) == 0 and factor > 0:
-        cut = _behind(graph, front.name, image_size)
-        return Scaled(cut, factor, float(-front.offset[0] / factor))
+    uniform = np.array_equal(front.matrix, factor * np.eye(3)) and np.ptp(means) == 0 and factor > 0
+    if uniform and abs(means[0] - mean) < _WHOLE:
+        return Scaled(_behind(graph, front.name, image_size), factor, float(means[0]))
     convolution = _first_convolution(nodes, front.name)
-    if convolution is None:
-        return Scaled(_behind(graph, INPUT, image_size), 1.0, 0.0)
-    mean = float(np.clip(np.rint(np.mean(-np.linalg.solve(front.matrix, front.offset))), 0, 255))
-    matrix = front.matrix / _FOLDED_SCALE  # of scale * (pixel - mean) instead of the pixel
-    offset = front.matrix @ np.full(3, mean) + front.offset
-    folded = _folded(nodes, convolution, matrix, offset)
-    return Scaled(_behind(folded, front.name, image_size), _FOLDED_SCALE, mean)
+    if convolution is not None:
+        matrix = front.matrix / _FOLDED_SCALE  # of scale * (pixel - mean) instead of the pixel
+        offset = front.matrix @ np.full(3, mean) + front.offset
+        folded = _folded(nodes, convolution, matrix, offset)
+        return Scaled(_behind(folded, front.name, image_size), _FOLDED_SCALE, mean)
+    if uniform:
+        return Scaled(_behind(graph, front.name, image_size), factor, float(means[0]))
+    return Scaled(_behind(graph, INPUT, image_size), 1.0, 0.0)
 
 
 def _front(nodes: Nodes, name: str) -> _Front:
