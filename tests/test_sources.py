@@ -37,6 +37,9 @@ class Network:
         self.constants.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
+    def integers(self, *values: int) -> str:
+        return self.array(np.array(values))
+
     def __call__(self, op: str, *inputs: str, **attributes: Any) -> str:
         name = f"{op.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, list(inputs), [name], name=f"/{name}", **attributes))
@@ -78,6 +81,14 @@ def dense(net: Network, x: str, inputs: int) -> str:
     return net("Gemm", net("Flatten", x), net.constant(DIM, inputs), net.constant(DIM), transB=1)
 
 
+def channels(net: Network, x: str, first: int, end: int) -> str:
+    return net("Slice", x, net.integers(first), net.integers(end), net.integers(1))
+
+
+def first_size(net: Network, x: str) -> str:
+    return net("Gather", net("Shape", x), net.array(0))
+
+
 def pooled(net: Network, x: str) -> str:
     return net("GlobalAveragePool", x)
 
@@ -102,7 +113,7 @@ HEADS: dict[str, Callable[[Network, str], str]] = {
         n, n("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2]), 6 * 16
     ),
     "squeeze and excite": lambda n, x: dense(
-        n, n("Mul", x, n("Sigmoid", conv(n, n("Relu", conv(n, pooled(n, x), 6, 2, size=1)), 2, 6, size=1))), 6 * 64
+        n, n("Mul", x, n("Sigmoid", conv(n, n("Relu", conv(n, pooled(n, x), 6, 2, 1)), 2, 6, 1))), 6 * 64
     ),
     "hard swish, leaky": lambda n, x: dense(
         n, pooled(n, n("LeakyRelu", n("HardSwish", n("Mul", x, n.array(np.float32(2)))), alpha=0.2)), 6
@@ -111,8 +122,8 @@ HEADS: dict[str, Callable[[Network, str], str]] = {
         n,
         n(
             "Concat",
-            n("Slice", x, n.array(np.array([0])), n.array(np.array([2])), n.array(np.array([1]))),
-            n("Sub", n("Slice", x, n.array(np.array([4])), n.array(np.array([6])), n.array(np.array([1]))), n.constant(2, 1, 1)),
+            channels(n, x, 0, 2),
+            n("Sub", channels(n, x, 4, 6), n.constant(2, 1, 1)),
             axis=1,
         ),
         4 * 64,
@@ -121,14 +132,19 @@ HEADS: dict[str, Callable[[Network, str], str]] = {
         "Add", n("MatMul", n("ReduceMean", x, axes=[2, 3], keepdims=0), n.constant(6, DIM)), n.constant(DIM)
     ),
     "pad, asymmetric": lambda n, x: dense(
-        n, pooled(n, n("Pad", conv(n, x, 6, 6, pads=[0, 1, 1, 0], strides=[2, 2]), n.array(np.array([0, 0, 1, 0, 0, 0, 0, 1])))), 6
+        n,
+        pooled(
+            n,
+            n("Pad", conv(n, x, 6, 6, pads=[0, 1, 1, 0], strides=[2, 2]), n.integers(0, 0, 1, 0, 0, 0, 0, 1)),
+        ),
+        6,
     ),
     "shapes computed": lambda n, x: n(
         "Gemm",
         n(
             "Reshape",
             x,
-            n("Concat", n("Unsqueeze", n("Gather", n("Shape", x), n.array(0)), n.array(np.array([0]))), n.array(np.array([-1])), axis=0),
+            n("Concat", n("Unsqueeze", first_size(n, x), n.integers(0)), n.integers(-1), axis=0),
         ),
         n.constant(6 * 64, DIM),
     ),

@@ -154,7 +154,8 @@ def test_a_comparison_counts_pairs_only_where_people_have_two_crops(exported: Pa
     assert told.auc_float is not None
     assert told.auc is not None
     assert told.auc > 0.9
-    assert (told.lowest_cosine <= told.percentile <= told.cosine) and len(told.cosines) == 24
+    assert told.lowest_cosine <= told.percentile <= told.cosine
+    assert len(told.cosines) == 24
     alone = compare(*paths, sample.crops, np.arange(24))
     assert (alone.pairs, alone.auc_float, alone.auc) == (0, None, None)
 

@@ -149,7 +149,7 @@ def _embedding_node(nodes: Nodes, where: str, live: list[Norm], pixels: str, out
         raise FacetpuError(
             f"{where}: has {len(live)} L2 norms of an embedding: {found}; name the one with --output"
         )
-    ends = [node.name for node in nodes.ends() if nodes.depends_on(node.name, pixels)]
+    ends = [node.name for node in nodes.ends() if node.name != pixels and nodes.depends_on(node.name, pixels)]
     if len(ends) == 1 and nodes[ends[0]].op != "Softmax":
         return ends[0]
     if len(ends) == 1:
