@@ -131,7 +131,7 @@ def _open_frozen(path: Path) -> Embedder:
     graph = read_graph(path)
     pixels = {node.name: node for node in graph.node}.get(INPUT)
     if pixels is None or not any(node.name == EMBEDDING for node in graph.node):
-        frozen = cut(graph, str(path))
+        frozen, _ = cut(graph, str(path))
         return _embedder(frozen.graph, frozen.image_size)
     return _embedder(graph, int(pixels.attr["shape"].shape.dim[1].size))
 

@@ -28,17 +28,23 @@ from .calibration import read_sample
 from .edgetpu.imprinting import imprinting_problem
 from .edgetpu.support import check
 from .errors import FacetpuError
+from .export_page import write_export_page
+from .labels import read_labels
 from .metrics import threshold_at_far
 from .mtcnn.weights import write_networks
 from .people import check_folder
+from .sources.embedder import Settings
 from .stages.compile import compile_models
-from .stages.freeze import find_checkpoint, freeze
+from .stages.freeze import freeze, source_digests
+from .stages.litert import TargetModel, write_litert
+from .stages.quantize import REPORT as DETAILS
 from .stages.quantize import frozen_digests, quantize
 from .tflite.concat import join_models
 from .tflite.model import read_model
 
 log = logging.getLogger(__name__)
 
+REPORT, PAGE = "report.json", "report.html"
 COHORT = 1000  # crops at most, whose embeddings go along as other people's faces
 FALSE_ACCEPTS = 0.01  # share of pairs of different people that the 1:1 threshold lets through
 
@@ -50,19 +56,35 @@ class ExportResult(NamedTuple):
     image_size: int
     embedding_dim: int
     people: int
-    cosine: float  # of the integer and the float embeddings
+    normalisation: str  # what the network is given
+    cosine: float  # of the integer and the float embeddings: mean over the crops
+    percentile: float  # and of the worst hundredth of them
+    auc_float: float | None  # of telling their people apart; None where nobody has two crops
+    auc: float | None
+    warnings: list[str]  # of the calibration set
+    worst_layers: list[str]
+    remedies: list[str]
     threshold: float  # 1:1 cosine
     tpu_ops: int  # of the base, as foretold, or as compiled
     cpu_ops: int
     compiled: bool
+    targets: list[TargetModel]  # the files for other runtimes than the Edge TPU's
 
     def __str__(self) -> str:
         state = "compiled for the Edge TPU" if self.compiled else "not compiled; --edgetpu does that"
-        return (
+        lines = [
             f"{self.out}: {self.image_size} px -> embedding of {self.embedding_dim}, {self.people} people, "
-            f"int8 to float cosine {self.cosine:.4f}, threshold {self.threshold:.3f}\n"
-            f"  base: {self.tpu_ops} ops for the Edge TPU, {self.cpu_ops} for the CPU; {state}"
-        )
+            f"threshold {self.threshold:.3f}",
+            f"  the network is given {self.normalisation}",
+            f"  base: {self.tpu_ops} ops for the Edge TPU, {self.cpu_ops} for the CPU; {state}",
+            f"  int8 against float: cosine {self.cosine:.4f}, worst hundredth {self.percentile:.4f}",
+        ]
+        if self.auc is not None:
+            lines[-1] += f"; people told apart, AUC {self.auc_float:.4f} in float, {self.auc:.4f} in int8"
+        lines.append(f"  layers that lose most: {'; '.join(self.worst_layers)}")
+        lines += [f"  to come nearer: {remedy}" for remedy in self.remedies]
+        lines += [f"  {target}" for target in self.targets]
+        return "\n".join([*lines, f"  {self.out / PAGE} shows it"])
 
 
 def export(
@@ -71,7 +93,10 @@ def export(
     edgetpu: bool = False,
     calibration: Path | None = None,
     samples: int = 200,
+    clip: float | None = None,
     compiler: str | None = None,
+    settings: Settings | None = None,
+    target: str | None = None,
     overwrite: bool = False,
 ) -> ExportResult:
     """Turn ``source`` into all that a board needs: freeze, quantise, write the head, join, compile.
@@ -82,43 +107,35 @@ def export(
         edgetpu: compile the base for the Edge TPU too; without the compiler all else is made first.
         calibration: a folder of crops or of records; the run's own records unless given.
         samples: how many crops to calibrate on.
+        clip: the percentage of each activation's numbers that its range must hold; all unless given.
         compiler: the ``edgetpu_compiler`` to call; found on PATH unless given.
+        settings: how to read another maker's model.
+        target: ``litert`` to write ``litert/*.tflite`` for phones and other boards too.
         overwrite: replace ``out``.
 
     Raises:
         FacetpuError: ``source`` cannot be exported, the crops do not fit it, or with ``edgetpu`` there
             is no compiler or it failed.
     """
-    source, out = Path(source), Path(out)
-    inputs = _source_digests(source)
+    source, out, settings = Path(source), Path(out), settings or Settings()
+    inputs = frozen_digests(source) if _is_frozen(source) else source_digests(source, settings)
     calibration = _calibration(source, calibration)
     inputs["calibration"] = digest(calibration, times=not read_manifest(calibration))
-    config = {"samples": samples}
+    config = {"samples": samples, "clip": clip, "target": target, **settings._replace(config=None)._asdict()}
     if finished(out, "export", config, inputs):
         log.info("%s: is up to date", out)
     else:
         check_new(out, overwrite)
         with new_folder(out, overwrite) as folder:
-            made = _make(source, folder, calibration, samples)
+            made = _make(source, folder, calibration, settings, samples, clip, target)
             write_manifest(folder, "export", config, inputs, **made)
     if edgetpu and "compiled" not in read_manifest(out):
         _compile(out, compiler)
     return _result(out)
 
 
-def _source_digests(source: Path) -> dict[str, str]:
-    """What the outcome depends on in ``source``.
-
-    Raises:
-        FacetpuError: it is nothing that can be exported.
-    """
-    if read_manifest(source).get("stage") == "train":
-        return find_checkpoint(source).inputs
-    if read_manifest(source).get("stage") == "freeze" or (source.is_file() and source.suffix == ".pb"):
-        return frozen_digests(source)
-    if not source.exists():
-        raise FacetpuError(f"{source}: no such run or frozen graph")
-    raise FacetpuError(f"{source}: is no run of facetpu train and no frozen graph (.pb)")
+def _is_frozen(source: Path) -> bool:
+    return read_manifest(source).get("stage") == "freeze"
 
 
 def _calibration(source: Path, given: Path | None) -> Path:
@@ -128,45 +145,76 @@ def _calibration(source: Path, given: Path | None) -> Path:
         return Path(given)
     records = read_manifest(source).get("records")
     if records is None:
-        raise FacetpuError(f"{source}: does not say what it was trained on; give crops with --calibration")
+        raise FacetpuError(
+            f"{source}: does not say what it was trained on; give crops of facetpu align with --calibration"
+        )
     folder = Path(os.path.normpath(source.resolve() / records))
     if not folder.is_dir():
         raise FacetpuError(f"{folder}: the records of {source} are gone; give crops with --calibration")
     return folder
 
 
-def _make(source: Path, folder: Path, calibration: Path, samples: int) -> dict[str, Any]:
+def _make(
+    source: Path,
+    folder: Path,
+    calibration: Path,
+    settings: Settings,
+    samples: int,
+    clip: float | None,
+    target: str | None,
+) -> dict[str, Any]:
     """Fill ``folder`` with all but the compiled models; returns what its manifest says."""
     steps = folder / ".steps"
     steps.mkdir()
     frozen, stages = source, {}
-    if read_manifest(source).get("stage") == "train":
+    if not _is_frozen(source):
         frozen = steps / "frozen"
-        stages["freeze"] = _figures(freeze(source, frozen))
+        stages["freeze"] = _figures(freeze(source, frozen, settings))
     quantized = steps / "quantized"
-    stages["quantize"] = _figures(quantize(frozen, quantized, calibration, samples))
+    stages["quantize"] = _figures(quantize(frozen, quantized, calibration, samples, clip))
     made = read_manifest(quantized)
+    details = json.loads((quantized / DETAILS).read_text(encoding="utf-8"))
     for name in ("base.tflite", "base_float.tflite", "head.tflite", "labels.txt"):
         os.replace(quantized / name, folder / name)
+    targets = []
+    if target == "litert":
+        targets = write_litert(
+            frozen, folder / "head.tflite", folder / "labels.txt", calibration, folder / "litert", samples
+        )
+    normalisation = read_manifest(frozen)["normalisation"]
     shutil.rmtree(steps)
 
     _join(folder / "base.tflite", folder / "head.tflite", folder / "model.tflite")
     (folder / "detector").mkdir()
     write_networks(folder / "detector")
     embedder = Embedder(folder / "base.tflite")
-    threshold = _write_cohort(folder / "cohort.npz", embedder, calibration)
+    threshold = _write_cohort(
+        folder / "cohort.npz", embedder, calibration, read_labels(folder / "labels.txt")
+    )
     ops = check(read_model(folder / "base.tflite"))
     on_tpu = sum(op.target == "TPU" for op in ops)
+    quality = ("cosine", "percentile", "auc_float", "auc", "warnings", "worst_layers", "remedies")
     made = {
         "alignment": made["alignment"],
+        "image_size": embedder.size,
         "embedding_dim": embedder.dim,
         "people": made["people"],
-        "cosine": made["cosine"],
+        "normalisation": normalisation,
+        **{name: made[name] for name in quality},
         "threshold": threshold,
         "tpu_ops": on_tpu,
         "cpu_ops": len(ops) - on_tpu,
+        "targets": [each._asdict() for each in targets],
     }
-    _write_report(folder, {"stages": stages, "figures": made, "ops": [op._asdict() for op in ops]})
+    report = {
+        "source": source.name,
+        "stages": stages,
+        "figures": made,
+        "ops": [op._asdict() for op in ops],
+        "layers": details["layers"],
+        "cosines": details["cosines"],
+    }
+    _write_report(folder, report)
     return made
 
 
@@ -179,11 +227,17 @@ def _join(base: Path, head: Path, out: Path) -> None:
     write_bytes(out, joined, overwrite=True)
 
 
-def _write_cohort(path: Path, embedder: Embedder, calibration: Path) -> float:
-    """Write the embeddings of other people's faces; returns the 1:1 threshold that they give."""
+def _write_cohort(path: Path, embedder: Embedder, calibration: Path, labels: list[str]) -> float:
+    """Write the embeddings of other people's faces; returns the 1:1 threshold that they give.
+
+    Its people are numbered as in ``labels``, and those who are not there behind them, so that somebody who
+    is enrolled later is known to be one of them.
+    """
     sample = read_sample(calibration, COHORT, embedder.size)
     embeddings = embedder.embed(sample.crops)
-    write_cohort(path, Cohort(embeddings, sample.people))
+    numbers = {name: number for number, name in enumerate(labels)}
+    number_of = np.array([numbers.setdefault(name, len(numbers)) for name in sample.names], np.int32)
+    write_cohort(path, Cohort(embeddings, number_of[sample.people]))
     different = np.triu(sample.people[:, None] != sample.people)
     return threshold_at_far((embeddings @ embeddings.T)[different], FALSE_ACCEPTS)
 
@@ -205,10 +259,11 @@ def _compile(out: Path, compiler: str | None) -> None:
         (model,) = result.models
         write_bytes(out / "base_edgetpu.tflite", model.model.read_bytes(), overwrite=True)
     _join(out / "base_edgetpu.tflite", out / "head.tflite", out / "model_edgetpu.tflite")
-    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    report = json.loads((out / REPORT).read_text(encoding="utf-8"))
     compiled = {"compiler_version": result.compiler_version, **_figures(model)}
     report["stages"]["compile"] = {key: value for key, value in compiled.items() if key != "ops"}
     report["ops"] = [op._asdict() for op in model.ops]
+    report["figures"].update(tpu_ops=model.tpu_ops, cpu_ops=model.cpu_ops)
     _write_report(out, report)
     manifest = read_manifest(out)
     manifest.update(compiled=True, tpu_ops=model.tpu_ops, cpu_ops=model.cpu_ops)
@@ -222,20 +277,14 @@ def _figures(result: Any) -> dict[str, Any]:
 
 
 def _write_report(folder: Path, report: dict[str, Any]) -> None:
+    """Write ``report.json`` and the page that shows it."""
     text = json.dumps(report, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
-    write_text(folder / "report.json", text, overwrite=True)
+    write_text(folder / REPORT, text, overwrite=True)
+    write_export_page(folder / PAGE, report)
 
 
 def _result(out: Path) -> ExportResult:
     manifest = read_manifest(out)
-    return ExportResult(
-        out,
-        manifest["alignment"]["size"],
-        manifest["embedding_dim"],
-        manifest["people"],
-        manifest["cosine"],
-        manifest["threshold"],
-        manifest["tpu_ops"],
-        manifest["cpu_ops"],
-        "compiled" in manifest,
-    )
+    manifest["compiled"] = "compiled" in manifest
+    manifest["targets"] = [TargetModel(**each) for each in manifest["targets"]]
+    return ExportResult(out, *(manifest[field] for field in ExportResult._fields[1:]))

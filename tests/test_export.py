@@ -135,13 +135,14 @@ def test_a_plain_saver_reads_the_checkpoint_by_slims_names(run: Path, crops: np.
 def test_the_frozen_graph_is_the_live_one_up_to_the_embeddings_norm(
     run: Path, frozen: Path, crops: np.ndarray
 ) -> None:
-    from facetpu.nets.graph import _Nodes, find_norms, read_graph
+    from facetpu.nets.graph import read_graph
+    from facetpu.nets.nodes import Nodes, find_norms
 
     graph = read_graph(frozen / "frozen.pb")
     live = live_output(run, crops)
     rows = frozen_output(graph, crops)
     np.testing.assert_allclose(rows / np.abs(rows).max(), live.embedding / np.abs(rows).max(), atol=1e-5)
-    assert list(find_norms(_Nodes(graph))) == []
+    assert list(find_norms(Nodes(graph))) == []
     head = np.load(frozen / "head.npz")
     np.testing.assert_allclose(np.linalg.norm(head["kernel"], axis=1), np.ones(PEOPLE), atol=1e-6)
     embedding = np.reshape(live.embedding, (len(crops), DIM))
@@ -219,6 +220,7 @@ def test_an_export_is_all_that_a_board_needs(exported: Path, crops: np.ndarray) 
         "labels.txt",
         "manifest.json",
         "model.tflite",
+        "report.html",
         "report.json",
     ]
     for crop in crops:
@@ -336,15 +338,16 @@ def test_what_cannot_be_exported_is_told_in_one_line(run: Path, frozen: Path, tm
         assert not (tmp_path / "out").exists()
         return str(error.value).replace(str(tmp_path), "")
 
-    assert refusal(tmp_path / "none") == "/none: no such run or frozen graph"
-    assert refusal(crops) == f"{crops}: is no run of facetpu train and no frozen graph (.pb)"
-    assert "has 0 L2 norms of an embedding; exactly one" in refusal(foreign_graph(tmp_path / "a.pb", norms=0))
+    assert refusal(tmp_path / "none") == "/none: no such run, frozen graph or model"
+    assert f"{crops}: is no run of facetpu train, no frozen graph (.pb), SavedModel" in refusal(crops)
     assert "has 2 L2 norms of an embedding: l2_normalize" in refusal(
         foreign_graph(tmp_path / "b.pb", norms=2)
     )
     (tmp_path / "c.pb").write_bytes(b"no graph")
     assert refusal(tmp_path / "c.pb") == "/c.pb: is no TensorFlow graph; give a frozen GraphDef (.pb)"
-    assert "does not say what it was trained on; give crops with --calib" in refusal(frozen, None)
+    assert "does not say what it was trained on; give crops of facetpu align with --calib" in refusal(
+        frozen, None
+    )
 
     large = write_crops(tmp_path / "large", people=2, photos=2, size=48)
     assert "is 48 px, and the network takes 32 px; align with --size 32" in refusal(frozen, large)

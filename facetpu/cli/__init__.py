@@ -28,7 +28,7 @@ def main() -> None:
 
 for command in (
     *(photos.align, photos.pack, training.train),
-    *(models.export, training.freeze, models.quantize, models.split, models.compile_, models.join),
+    *(models.export, models.freeze, models.quantize, models.split, models.compile_, models.join),
     *(models.inspect, board.imprint, board.identify, board.verify, board.people),
     *(evaluation.evaluate, evaluation.classify, evaluation.cluster, evaluation.compare, evaluation.embed),
     *(evaluation.report, setup.doctor, setup.demo),

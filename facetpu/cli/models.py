@@ -10,6 +10,44 @@ import click
 from ..options import FILE, FOLDER, common, overwrite
 
 
+def _numbers(context: click.Context, option: click.Parameter, value: str | None) -> tuple[float, ...] | None:
+    """``127.5`` or ``123.675,116.28,103.53`` as numbers."""
+    try:
+        return None if value is None else tuple(float(number) for number in value.split(","))
+    except ValueError:
+        raise click.BadParameter(
+            f"{value!r} is neither a number nor three with commas between them"
+        ) from None
+
+
+def reading(command: Any) -> Any:
+    """Add the options that say how another maker's model is to be read."""
+    for option in (
+        click.option("--config", type=FILE, help="Config of the network, for a checkpoint without .meta."),
+        click.option("--input", help="Name of the image in a TensorFlow graph, where it is no placeholder."),
+        click.option("--output", help="Name of the embedding in SOURCE, where it cannot be told."),
+        click.option(
+            "--size", type=click.IntRange(16, 1024), help="Side of a crop, where SOURCE leaves it open."
+        ),
+        click.option(
+            "--channels",
+            type=click.Choice(["rgb", "bgr"]),
+            default="rgb",
+            show_default=True,
+            help="Order of the channels that the network was trained with.",
+        ),
+        click.option("--std", callback=_numbers, help="What is divided by then, likewise."),
+        click.option(
+            "--mean",
+            callback=_numbers,
+            help="What the network wants taken from a pixel of 0 to 255, one number or three, as "
+            "123.675,116.28,103.53; 127.5 for both unless the network scales its pixels itself.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 @click.command()
 @click.argument("source", type=FILE)
 @click.argument("out", type=FOLDER)
@@ -20,17 +58,71 @@ from ..options import FILE, FOLDER, common, overwrite
 @click.option(
     "--samples", default=200, show_default=True, type=click.IntRange(1), help="Crops to calibrate on."
 )
+@click.option(
+    "--clip",
+    type=click.FloatRange(90, 100, min_open=True, max_open=True),
+    help="Percentage of each activation's numbers that its range must hold; all unless given.",
+)
 @click.option("--compiler", help="The edgetpu_compiler to call; found on PATH unless given.")
+@click.option(
+    "--target",
+    type=click.Choice(["litert"]),
+    help="Write OUT/litert too: float32, float16, dynamic-range and int8 models for phones and other boards.",
+)
+@reading
 @common
 @overwrite
-def export(source: Path, out: Path, edgetpu: bool, overwrite: bool, **settings: Any) -> Any:
-    """Turn SOURCE, a run or a frozen graph, into all that a board needs in OUT.
+def export(
+    source: Path,
+    out: Path,
+    edgetpu: bool,
+    calibration: Path | None,
+    samples: int,
+    clip: float | None,
+    compiler: str | None,
+    target: str | None,
+    overwrite: bool,
+    **settings: Any,
+) -> Any:
+    """Turn SOURCE, a run or any other face embedder, into all that a board needs in OUT.
+
+    SOURCE may be a folder of train or freeze; or of another maker a frozen graph (.pb), a SavedModel, a
+    slim checkpoint, an .onnx, .keras, .h5 or float .tflite.
 
     Example: facetpu export run model --edgetpu
     """
     from ..export import export
+    from ..sources.embedder import Settings
 
-    return export(source, out, edgetpu=edgetpu, overwrite=overwrite, **settings)
+    return export(
+        source,
+        out,
+        edgetpu=edgetpu,
+        calibration=calibration,
+        samples=samples,
+        clip=clip,
+        compiler=compiler,
+        settings=Settings(**settings),
+        target=target,
+        overwrite=overwrite,
+    )
+
+
+@click.command()
+@click.argument("source", type=FILE)
+@click.argument("out", type=FOLDER)
+@reading
+@common
+@overwrite
+def freeze(source: Path, out: Path, overwrite: bool, **settings: Any) -> Any:
+    """Freeze SOURCE, a run or any other face embedder: constants only, the embedding before its L2 norm.
+
+    Example: facetpu freeze run frozen
+    """
+    from ..sources.embedder import Settings
+    from ..stages.freeze import freeze
+
+    return freeze(source, out, settings=Settings(**settings), overwrite=overwrite)
 
 
 @click.command()
@@ -40,16 +132,21 @@ def export(source: Path, out: Path, edgetpu: bool, overwrite: bool, **settings: 
 @click.option(
     "--samples", default=200, show_default=True, type=click.IntRange(1), help="Crops to calibrate on."
 )
+@click.option(
+    "--clip",
+    type=click.FloatRange(90, 100, min_open=True, max_open=True),
+    help="Percentage of each activation's numbers that its range must hold; all unless given.",
+)
 @common
 @overwrite
-def quantize(frozen: Path, out: Path, calibration: Path, samples: int, overwrite: bool) -> Any:
+def quantize(frozen: Path, out: Path, overwrite: bool, **settings: Any) -> Any:
     """Quantise FROZEN to a full-integer base, and write its head.
 
     Example: facetpu quantize frozen quantized --calibration crops
     """
     from ..stages.quantize import quantize
 
-    return quantize(frozen, out, calibration=calibration, samples=samples, overwrite=overwrite)
+    return quantize(frozen, out, overwrite=overwrite, **settings)
 
 
 @click.command()

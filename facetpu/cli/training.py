@@ -1,4 +1,4 @@
-"""The commands that train a network and freeze it."""
+"""The command that trains a network."""
 
 from __future__ import annotations
 
@@ -25,18 +25,3 @@ def train(config: Path, records: Path, run: Path, resume: bool, overwrite: bool)
     from ..stages.train import train
 
     return train(config, records, run, resume=resume, overwrite=overwrite)
-
-
-@click.command()
-@click.argument("run", type=FOLDER)
-@click.argument("out", type=FOLDER)
-@common
-@overwrite
-def freeze(run: Path, out: Path, overwrite: bool) -> Any:
-    """Freeze the checkpoint of RUN: constants only, the embedding before its L2 norm.
-
-    Example: facetpu freeze run frozen
-    """
-    from ..stages.freeze import freeze
-
-    return freeze(run, out, overwrite=overwrite)

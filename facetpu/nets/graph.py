@@ -7,7 +7,6 @@ the embedding's norm in the head; the norm of the head's own kernel is constant,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +16,11 @@ from ..config import TrainConfig
 from ..errors import FacetpuError
 from .checkpoint import by_name, check_checkpoint
 from .classifier import classify
+from .inference import for_inference, is_switch
+from .nodes import Nodes, Norm, find_norms
+from .scaling import EMBEDDING as EMBEDDING
+from .scaling import INPUT as INPUT
 from .tensorflow import tf, v1
-
-INPUT = "input"
-EMBEDDING = "embedding"
 
 
 class Frozen(NamedTuple):
@@ -31,13 +31,6 @@ class Frozen(NamedTuple):
     embedding_dim: int
     kernel: np.ndarray | None  # float32 [N, D], unit rows; None where the graph has no such head
     scale: float | None
-
-
-class Norm(NamedTuple):
-    """An L2 norm in a graph, by the names of its nodes."""
-
-    input: str
-    output: str
 
 
 def freeze_checkpoint(prefix: str, config: TrainConfig, people: int) -> Frozen:
@@ -62,7 +55,7 @@ def freeze_checkpoint(prefix: str, config: TrainConfig, people: int) -> Frozen:
         constant = v1.graph_util.convert_variables_to_constants(
             session, graph.as_graph_def(), [logits.op.name]
         )
-    return cut(constant, prefix)
+    return cut(constant, prefix)[0]
 
 
 def read_graph(path: Path) -> Any:
@@ -88,168 +81,131 @@ def read_graph(path: Path) -> Any:
     return graph
 
 
-def cut(graph: Any, where: str) -> Frozen:
+def cut(
+    graph: Any, where: str, size: int | None = None, output: str | None = None, image: str | None = None
+) -> tuple[Frozen, str]:
     """``graph`` up to the embedding, before its L2 norm, and the head that follows it, if there is one.
 
     Args:
         graph: a GraphDef without variables, with one image as its input.
         where: the file it came from, for messages.
-
-    Raises:
-        FacetpuError: it has not one image input of a fixed square size, or not one embedding.
-    """
-    nodes = _Nodes(graph)
-    pixels, side = _image_input(graph, where)
-    norms = list(find_norms(nodes))
-    live = [norm for norm in norms if nodes.depends_on(norm.input, pixels)]
-    if len(live) != 1:
-        found = ": " + ", ".join(norm.output for norm in live) if live else ""
-        raise FacetpuError(f"{where}: has {len(live)} L2 norms of an embedding{found}; exactly one is needed")
-    with tf.Graph().as_default() as shorter:
-        image = v1.placeholder(tf.float32, [1, side, side, 3], name=INPUT)
-        (embedding,) = tf.import_graph_def(graph, {pixels: image}, [f"{live[0].input}:0"], name="net")
-        dim = embedding.shape.num_elements()
-        if dim is None:
-            raise FacetpuError(f"{where}: {live[0].input} has no fixed shape, {embedding.shape}")
-        if embedding.shape != [1, 1, 1, dim]:
-            embedding = tf.reshape(embedding, [1, 1, 1, dim])
-        tf.identity(embedding, name=EMBEDDING)
-    base = v1.graph_util.extract_sub_graph(shorter.as_graph_def(), [EMBEDDING])
-    kernel, scale = _head(nodes, live[0], [norm for norm in norms if norm not in live])
-    return Frozen(base, side, dim, kernel, scale)
-
-
-def without_scaling(graph: Any, image_size: int) -> tuple[Any, float, float]:
-    """``graph`` without the scalings that its input goes through first, so that they cost no op.
-
-    They become the quantisation of the input instead.
-
-    Args:
-        graph: as in :class:`Frozen`.
-        image_size: side of its input in pixels.
+        size: side of the image in pixels, where the graph leaves it open.
+        output: name of the node that gives the embedding; unless given, the input of the one L2 norm, or
+            in a graph without any, its one output.
+        image: name of the node that gives the image, where that is no placeholder.
 
     Returns:
-        The GraphDef whose input is ``scale * (pixel - mean)``; ``scale``; ``mean``.
+        The embedder, and the name in ``graph`` of what its embedding is.
+
+    Raises:
+        FacetpuError: it has not one square image as its input, or not one embedding.
     """
-    nodes = _Nodes(graph)
-    name, scale, offset = INPUT, 1.0, 0.0
-    while True:
-        following = nodes.consumers(name)
-        step = _scalar_step(nodes, following[0], name) if len(following) == 1 else None
-        if step is None:
-            break
-        name, scale, offset = following[0].name, scale * step[0], offset * step[0] + step[1]
+    if image is not None:
+        graph = _with_placeholder(graph, image.split(":")[0], where)
+    pixels, side = _image_input(graph, where, size)
+    graph = for_inference(graph, pixels)
+    nodes = Nodes(graph)
+    norms = list(find_norms(nodes))
+    live = [norm for norm in norms if nodes.depends_on(norm.input, pixels)]
+    end = _embedding_node(nodes, where, live, pixels, output)
     with tf.Graph().as_default() as shorter:
-        image = v1.placeholder(tf.float32, [1, image_size, image_size, 3], name=INPUT)
-        (output,) = tf.import_graph_def(graph, {f"{name}:0": image}, [f"{EMBEDDING}:0"], name="net")
-        tf.identity(output, name=EMBEDDING)
-    return v1.graph_util.extract_sub_graph(shorter.as_graph_def(), [EMBEDDING]), scale, -offset / scale
+        images = v1.placeholder(tf.float32, [1, side, side, 3], name=INPUT)
+        (embedding,) = tf.import_graph_def(graph, {pixels: images}, [f"{end}:0"], name="net")
+        name_embedding(embedding, f"{where}: {end}")
+    base = v1.graph_util.extract_sub_graph(shorter.as_graph_def(), [EMBEDDING])
+    dim = int(shorter.get_tensor_by_name(f"{EMBEDDING}:0").shape[-1])
+    kernel, scale = None, None
+    if len(live) == 1 and live[0].input == end:
+        kernel, scale = _head(nodes, live[0], [norm for norm in norms if norm not in live])
+    return Frozen(base, side, dim, kernel, scale), end
 
 
-def find_norms(nodes: _Nodes) -> Iterator[Norm]:
-    """Every L2 norm in the graph: ``Mul(x, Rsqrt(Maximum(Sum(Square(x)), eps)))``."""
-    for node in nodes.all("Mul"):
-        x, factor = nodes.inputs(node)
-        if factor.op != "Rsqrt":
-            x, factor = factor, x
-        below: Any = factor
-        for op in ("Rsqrt", "Maximum", "Sum", "Square"):
-            if below.op != op:
-                break
-            below = nodes.inputs(below)[0]
-        else:
-            if below.name == x.name:
-                yield Norm(x.name, node.name)
+def name_embedding(embedding: Any, where: str) -> Any:
+    """Give the tensor ``embedding`` the shape ``[1, 1, 1, D]`` and the name that an embedding has.
+
+    Raises:
+        FacetpuError: it is no vector of a fixed length.
+    """
+    dim = embedding.shape.num_elements()
+    if dim is None or embedding.shape[-1] != dim or dim < 2:
+        raise FacetpuError(f"{where} is {embedding.shape}, no embedding [1, D]; name another with --output")
+    if embedding.shape != [1, 1, 1, dim]:
+        embedding = tf.reshape(embedding, [1, 1, 1, dim])
+    return tf.identity(embedding, name=EMBEDDING)
 
 
-class _Nodes:
-    """A GraphDef's nodes by name, seen through ``Identity``."""
-
-    def __init__(self, graph: Any) -> None:
-        self.graph = graph
-        self._by_name = {node.name: node for node in graph.node}
-
-    def all(self, op: str) -> list[Any]:
-        return [node for node in self.graph.node if node.op == op]
-
-    def inputs(self, node: Any) -> list[Any]:
-        """The nodes whose values ``node`` takes."""
-        return [self._source(name) for name in node.input if not name.startswith("^")]
-
-    def _source(self, name: str) -> Any:
-        node = self._by_name[name.split(":")[0]]
-        while node.op == "Identity":
-            node = self._by_name[node.input[0].split(":")[0]]
-        return node
-
-    def consumers(self, name: str) -> list[Any]:
-        """The nodes that take the value of the node ``name``."""
-        return [
-            node
-            for node in self.graph.node
-            if node.op != "Identity" and any(taken.name == name for taken in self.inputs(node))
-        ]
-
-    def depends_on(self, name: str, ancestor: str) -> bool:
-        """Whether ``ancestor`` is ``name`` or above it."""
-        seen, left = set(), [name]
-        while left:
-            at = left.pop()
-            if at == ancestor:
-                return True
-            if at not in seen:
-                seen.add(at)
-                left += [node.name for node in self.inputs(self._by_name[at])]
-        return False
-
-    def value(self, name: str) -> np.ndarray:
-        """The value of a node that depends on constants only."""
-        with tf.Graph().as_default() as graph, v1.Session(graph=graph) as session:
-            part = v1.graph_util.extract_sub_graph(self.graph, [name])
-            (output,) = tf.import_graph_def(part, return_elements=[f"{name}:0"])
-            return np.asarray(session.run(output))
-
-    def scalar(self, node: Any) -> float | None:
-        """The value of ``node`` if it is one constant number, else None."""
-        if node.op != "Const":
-            return None
-        value = self.value(node.name)
-        return float(value.reshape(())) if value.size == 1 else None
+def _embedding_node(nodes: Nodes, where: str, live: list[Norm], pixels: str, output: str | None) -> str:
+    """The name of the node that gives the embedding."""
+    if output is not None:
+        name = output.split(":")[0]
+        if name not in nodes:
+            raise FacetpuError(f"{where}: has no node {name}; give the name of one with --output")
+        norms = [norm.input for norm in live if norm.output == nodes.source(name).name]
+        return norms[0] if norms else name
+    if len(live) == 1:
+        return live[0].input
+    if live:
+        found = ", ".join(norm.output for norm in live)
+        raise FacetpuError(
+            f"{where}: has {len(live)} L2 norms of an embedding: {found}; name the one with --output"
+        )
+    ends = [node.name for node in nodes.ends() if node.name != pixels and nodes.depends_on(node.name, pixels)]
+    if len(ends) == 1 and nodes[ends[0]].op != "Softmax":
+        return ends[0]
+    if len(ends) == 1:
+        raise FacetpuError(
+            f"{where}: ends in a softmax and has 0 L2 norms of an embedding; name the embedding with --output"
+        )
+    found = ", ".join(ends[:8]) or "none"
+    raise FacetpuError(
+        f"{where}: has 0 L2 norms of an embedding and the outputs {found}; name one with --output"
+    )
 
 
-def _image_input(graph: Any, where: str) -> tuple[str, int]:
-    """The name of the one input, and the side of the square image it takes."""
+def _with_placeholder(graph: Any, name: str, where: str) -> Any:
+    """``graph`` with a placeholder for the node ``name``, and without what only that needed."""
+    changed = v1.GraphDef()
+    changed.CopyFrom(graph)
+    for node in changed.node:
+        if node.name == name:
+            node.op = "Placeholder"
+            del node.input[:]
+            node.attr.clear()
+            node.attr["dtype"].type = tf.float32.as_datatype_enum
+            node.attr["shape"].shape.CopyFrom(tf.TensorShape([None, None, None, 3]).as_proto())
+            break
+    else:
+        raise FacetpuError(f"{where}: has no node {name}; give the name of one with --input")
+    ends = [node.name for node in Nodes(changed).ends() if Nodes(changed).depends_on(node.name, name)]
+    return v1.graph_util.extract_sub_graph(changed, ends)
+
+
+def _image_input(graph: Any, where: str, size: int | None) -> tuple[str, int]:
+    """The name of the one image input, and the side of the square image it takes."""
     inputs = [node for node in graph.node if node.op == "Placeholder"]
-    if len(inputs) != 1:
+    images = [node for node in inputs if not is_switch(node)]
+    if len(images) != 1:
         names = ", ".join(node.name for node in inputs) or "none"
-        raise FacetpuError(f"{where}: has the inputs {names}; one image is needed: freeze it for inference")
-    shape = [dim.size for dim in inputs[0].attr["shape"].shape.dim]
-    kind = inputs[0].attr["dtype"].type
-    if kind != tf.float32.as_datatype_enum or len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3:
-        raise FacetpuError(f"{where}: its input {inputs[0].name} is {shape}, no float image [1, S, S, 3]")
-    if shape[1] < 1:
-        raise FacetpuError(f"{where}: its input {inputs[0].name} has no fixed size; freeze it with one")
-    return inputs[0].name, shape[1]
+        raise FacetpuError(f"{where}: has the inputs {names}; one image is needed; name it with --input")
+    shape = [dim.size for dim in images[0].attr["shape"].shape.dim] or [-1, -1, -1, 3]
+    kind = images[0].attr["dtype"].type
+    if (
+        kind != tf.float32.as_datatype_enum
+        or len(shape) != 4
+        or shape[1] != shape[2]
+        or shape[3] not in (3, -1)
+    ):
+        raise FacetpuError(f"{where}: its input {images[0].name} is {shape}, no float image [1, S, S, 3]")
+    if shape[1] < 1 and size is None:
+        raise FacetpuError(
+            f"{where}: its input {images[0].name} has no fixed size; give the side of a crop with --size"
+        )
+    if shape[1] > 0 and size not in (None, shape[1]):
+        raise FacetpuError(f"{where}: takes {shape[1]} px; --size {size} does not fit it")
+    return images[0].name, shape[1] if shape[1] > 0 else int(size or 0)
 
 
-def _scalar_step(nodes: _Nodes, node: Any, name: str) -> tuple[float, float] | None:
-    """``(factor, offset)`` of a node that computes ``factor * value + offset`` from ``name``, else None."""
-    if node.op not in ("Sub", "Add", "AddV2", "Mul", "RealDiv"):
-        return None
-    first, second = nodes.inputs(node)
-    constant = nodes.scalar(second if first.name == name else first)
-    if constant is None or (node.op in ("Sub", "RealDiv") and first.name != name):
-        return None
-    return {
-        "Sub": (1.0, -constant),
-        "Add": (1.0, constant),
-        "AddV2": (1.0, constant),
-        "Mul": (constant, 0.0),
-        "RealDiv": (1 / constant, 0.0),
-    }[node.op]
-
-
-def _head(nodes: _Nodes, embedding: Norm, others: list[Norm]) -> tuple[np.ndarray | None, float | None]:
+def _head(nodes: Nodes, embedding: Norm, others: list[Norm]) -> tuple[np.ndarray | None, float | None]:
     """The normalised kernel and the scale of a cosine head after ``embedding``; None, None without one."""
     for norm in others:
         for layer in nodes.consumers(norm.output):
@@ -259,7 +215,7 @@ def _head(nodes: _Nodes, embedding: Norm, others: list[Norm]) -> tuple[np.ndarra
     return None, None
 
 
-def _scale_after(nodes: _Nodes, layer: Any) -> float:
+def _scale_after(nodes: Nodes, layer: Any) -> float:
     """The constant that the outputs of ``layer`` are multiplied by; 1 if there is none."""
     while True:
         following = nodes.consumers(layer.name)
@@ -267,7 +223,8 @@ def _scale_after(nodes: _Nodes, layer: Any) -> float:
             return 1.0
         name, layer = layer.name, following[0]
         if layer.op == "Mul":
-            step = _scalar_step(nodes, layer, name)
-            return 1.0 if step is None else step[0]
+            first, second = nodes.inputs(layer)
+            factor = nodes.constant(second if first.name == name else first)
+            return 1.0 if factor is None or factor.size != 1 else float(factor.reshape(()))
         if layer.op not in ("Squeeze", "Reshape", "BiasAdd"):
             return 1.0

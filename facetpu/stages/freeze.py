@@ -1,4 +1,4 @@
-"""Run -> frozen graph: constants only, the embedding before its L2 norm, the head beside it."""
+"""Run, or any face embedder -> frozen graph: constants only, the embedding before its L2 norm, its head."""
 
 from __future__ import annotations
 
@@ -13,26 +13,35 @@ from ..config import read_config
 from ..errors import FacetpuError
 from ..labels import read_labels, write_labels
 from ..nets.checkpoint import latest_checkpoint
-from ..nets.graph import freeze_checkpoint
+from ..nets.graph import Frozen, freeze_checkpoint
 from ..people import check_folder
+from ..sources.embedder import Settings, files_of, read_embedder
 
 log = logging.getLogger(__name__)
 
 
 class FreezeResult(NamedTuple):
-    """Where the frozen graph is, and its shape."""
+    """Where the frozen graph is, and what is known of it."""
 
     out: Path
-    step: int  # of the checkpoint
+    kind: str  # of the source
+    step: int | None  # of a run's checkpoint
     image_size: int
     embedding_dim: int
-    people: int
+    people: int  # in its head
+    normalisation: str
+    parity: float | None  # of a rebuilt network: how far from its own runtime, in an embedding of length 1
 
     def __str__(self) -> str:
-        return (
-            f"{self.out}: step {self.step}, {self.image_size} px -> embedding of {self.embedding_dim}, "
-            f"head of {self.people} people"
-        )
+        step = "" if self.step is None else f"step {self.step}, "
+        head = f"head of {self.people} people" if self.people else "no head"
+        lines = [
+            f"{self.out}: {step}{self.image_size} px -> embedding of {self.embedding_dim}, {head}",
+            f"  the network is given {self.normalisation}",
+        ]
+        if self.parity is not None:
+            lines.append(f"  rebuilt: embeddings within {self.parity:.0e} of those by the file's own runtime")
+        return "\n".join(lines)
 
 
 class Checkpoint(NamedTuple):
@@ -42,46 +51,71 @@ class Checkpoint(NamedTuple):
     inputs: dict[str, str]
 
 
-def freeze(run: Path, out: Path, overwrite: bool = False) -> FreezeResult:
-    """Freeze the newest checkpoint of ``run``.
+def freeze(
+    source: Path, out: Path, settings: Settings | None = None, overwrite: bool = False
+) -> FreezeResult:
+    """Freeze the newest checkpoint of a run, or any other face embedder.
 
     Args:
-        run: a folder of ``facetpu train``.
+        source: a folder of ``facetpu train``; or of another maker a frozen graph (.pb), a SavedModel, a
+            slim checkpoint, an .onnx, .keras, .h5 or float .tflite.
         out: the folder to write: ``frozen.pb`` (``input``, RGB 0 to 255, ``[1, S, S, 3]`` ->
-            ``embedding`` ``[1, 1, 1, D]``), ``head.npz`` (``kernel`` ``[N, D]``, ``scale``),
-            ``labels.txt``, ``manifest.json``.
+            ``embedding`` ``[1, 1, 1, D]``), ``manifest.json``; where the network has a head of people also
+            ``head.npz`` (``kernel`` ``[N, D]``, ``scale``) and ``labels.txt``.
+        settings: how to read another maker's model.
         overwrite: replace ``out``.
 
     Raises:
-        FacetpuError: ``run`` is no run, has no checkpoint, or its checkpoint is of another network.
+        FacetpuError: ``source`` is no such thing, has no checkpoint, its checkpoint is of another network,
+            or it has an op that facetpu does not rebuild.
     """
-    run, out = Path(run), Path(out)
-    checkpoint = find_checkpoint(run)
-    done = finished(out, "freeze", {}, checkpoint.inputs)
+    source, out, settings = Path(source), Path(out), settings or Settings()
+    inputs = source_digests(source, settings)
+    config = settings._replace(config=None)._asdict()  # the file's digest is among the inputs
+    done = finished(out, "freeze", config, inputs)
     if done:
         log.info("%s: is up to date", out)
         return _result(out, done)
     check_new(out, overwrite)
 
-    config, labels = read_config(run / "config.yaml"), read_labels(run / "labels.txt")
-    frozen = freeze_checkpoint(checkpoint.prefix, config, len(labels))
-    assert frozen.kernel is not None
+    frozen, labels, facts = _read_run(source) if is_run(source) else _read_foreign(source, settings)
     with new_folder(out, overwrite) as folder:
         (folder / "frozen.pb").write_bytes(frozen.graph.SerializeToString(deterministic=True))
-        np.savez(folder / "head.npz", kernel=frozen.kernel, scale=np.float32(frozen.scale))
-        write_labels(folder / "labels.txt", labels)
+        if frozen.kernel is not None:
+            np.savez(folder / "head.npz", kernel=frozen.kernel, scale=np.float32(frozen.scale))
+            write_labels(folder / "labels.txt", labels)
         write_manifest(
             folder,
             "freeze",
-            {},
-            checkpoint.inputs,
-            alignment=read_manifest(run)["alignment"],
-            step=int(checkpoint.prefix.rpartition("-")[2]),
+            config,
+            inputs,
             image_size=frozen.image_size,
             embedding_dim=frozen.embedding_dim,
             people=len(labels),
+            **facts,
         )
     return _result(out, read_manifest(out))
+
+
+def is_run(source: Path) -> bool:
+    """Whether ``source`` is a folder of ``facetpu train``."""
+    return read_manifest(source).get("stage") == "train"
+
+
+def source_digests(source: Path, settings: Settings) -> dict[str, str]:
+    """What a graph frozen from ``source`` depends on.
+
+    Raises:
+        FacetpuError: there is nothing there that can be frozen.
+    """
+    if is_run(source):
+        if settings != Settings():
+            raise FacetpuError(
+                f"{source}: is a run and says itself how it is to be read; leave out --mean, --std, "
+                "--channels, --size, --input, --output and --config"
+            )
+        return find_checkpoint(source).inputs
+    return {name: digest(path) for name, path in files_of(source, settings).items()}
 
 
 def find_checkpoint(run: Path) -> Checkpoint:
@@ -91,8 +125,6 @@ def find_checkpoint(run: Path) -> Checkpoint:
         FacetpuError: ``run`` is no run, or has no checkpoint.
     """
     check_folder(run)
-    if read_manifest(run).get("stage") != "train":
-        raise FacetpuError(f"{run}: is no run of facetpu train; give the folder that train wrote")
     prefix = latest_checkpoint(run / "checkpoints")
     if prefix is None:
         raise FacetpuError(f"{run / 'checkpoints'}: holds no checkpoint yet; let the training reach one")
@@ -101,11 +133,28 @@ def find_checkpoint(run: Path) -> Checkpoint:
     return Checkpoint(prefix, {name: digest(path) for name, path in files.items()})
 
 
+def _read_run(run: Path) -> tuple[Frozen, list[str], dict[str, Any]]:
+    """The network, its head's people, and what the manifest says of it."""
+    prefix, labels = find_checkpoint(run).prefix, read_labels(run / "labels.txt")
+    frozen = freeze_checkpoint(prefix, read_config(run / "config.yaml"), len(labels))
+    facts = {
+        "alignment": read_manifest(run)["alignment"],
+        "kind": "run",
+        "step": int(prefix.rpartition("-")[2]),
+        "normalisation": "RGB, (pixel - 128) / 128",
+        "parity": None,
+    }
+    return frozen, labels, facts
+
+
+def _read_foreign(source: Path, settings: Settings) -> tuple[Frozen, list[str], dict[str, Any]]:
+    """The same of another maker's; how its crops were aligned is not known, nor who is in its head."""
+    facts = read_embedder(source, settings)._asdict()
+    frozen = facts.pop("frozen")
+    rows = 0 if frozen.kernel is None else len(frozen.kernel)
+    labels = [f"class {row}" for row in range(rows)]
+    return frozen, labels, {"alignment": None, "step": None, **facts}
+
+
 def _result(out: Path, manifest: dict[str, Any]) -> FreezeResult:
-    return FreezeResult(
-        out,
-        manifest["step"],
-        manifest["image_size"],
-        manifest["embedding_dim"],
-        manifest["people"],
-    )
+    return FreezeResult(out, *(manifest[field] for field in FreezeResult._fields[1:]))

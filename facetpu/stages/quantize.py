@@ -1,32 +1,34 @@
-"""Frozen graph -> full-integer base, its float twin, and the head."""
+"""Frozen graph -> full-integer base, its float twin, the head, and what the integers cost."""
 
 from __future__ import annotations
 
+import json
 import logging
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..artefacts import check_new, digest, finished, new_folder, read_manifest, write_manifest
+from ..artefacts import check_new, digest, finished, new_folder, read_manifest, write_manifest, write_text
 from ..board.embed import Embedder
 from ..calibration import Sample, read_sample
-from ..edgetpu.support import require_readable
 from ..errors import FacetpuError
 from ..labels import read_labels, write_labels
-from ..nets.graph import EMBEDDING, INPUT, Frozen, cut, read_graph, without_scaling
-from ..nets.tensorflow import ConverterError, quiet, tf, v1
+from ..nets.graph import Frozen, read_graph
 from ..people import check_folder
+from ..quantization.advice import remedies, warnings_of
+from ..quantization.compare import compare
+from ..quantization.convert import convert
+from ..quantization.layers import layer_errors
 from ..tflite.head import base_output, build_head
-from ..tflite.model import op_name, quantization, read_model, type_name
 
 log = logging.getLogger(__name__)
 
-FEW_CROPS = 50  # below that the ranges of the activations are guesses
 DEFAULT_SCALE = 10.0  # of a head that was not trained
 HELD_OUT = 200  # crops that float and int8 are compared on, where there are as many
+LOOKED_INTO = 32  # of them, whose every layer is compared
+WORST = 3  # layers that are named in text
+REPORT = "quantization.json"
 
 
 class QuantizeResult(NamedTuple):
@@ -35,21 +37,42 @@ class QuantizeResult(NamedTuple):
     out: Path
     people: int
     calibrated_on: int
-    compared_on: int  # crops that were not calibrated on, where there were any
+    compared_on: int  # crops
+    held_out: bool  # they were not calibrated on; else there were no others
     cosine: float  # mean over the crops of that of the float and the int8 embedding
+    percentile: float  # that of the worst hundredth of the crops
     lowest_cosine: float
     correlation: float  # of all their numbers before the L2 norm
+    auc_float: float | None  # of all pairs of those crops; None where nobody has two
+    auc: float | None
+    warnings: list[str]  # of the calibration set
+    worst_layers: list[str]
+    remedies: list[str]
 
     def __str__(self) -> str:
-        return (
-            f"{self.out}: calibrated on {self.calibrated_on} crops; int8 against float on "
-            f"{self.compared_on} others: cosine {self.cosine:.4f} (lowest {self.lowest_cosine:.4f}), "
-            f"correlation {self.correlation:.4f}"
-        )
+        compared = f"{self.compared_on} {'others' if self.held_out else 'of them'}"
+        lines = [
+            f"{self.out}: calibrated on {self.calibrated_on} crops; int8 against float on {compared}: "
+            f"cosine {self.cosine:.4f} (worst hundredth {self.percentile:.4f}, lowest "
+            f"{self.lowest_cosine:.4f}), correlation {self.correlation:.4f}"
+        ]
+        if self.auc is not None:
+            lines.append(
+                f"  telling their people apart, AUC: float {self.auc_float:.4f}, int8 {self.auc:.4f}"
+            )
+        if self.worst_layers:
+            lines.append(f"  layers that lose most: {'; '.join(self.worst_layers)}")
+        lines += [f"  to come nearer: {remedy}" for remedy in self.remedies]
+        return "\n".join(lines)
 
 
 def quantize(
-    frozen: Path, out: Path, calibration: Path, samples: int = 200, overwrite: bool = False
+    frozen: Path,
+    out: Path,
+    calibration: Path,
+    samples: int = 200,
+    clip: float | None = None,
+    overwrite: bool = False,
 ) -> QuantizeResult:
     """Quantise ``frozen`` to integers throughout, as the Edge TPU needs it.
 
@@ -57,24 +80,27 @@ def quantize(
     people apart: a row is the mean embedding of one.
 
     Args:
-        frozen: a folder of ``facetpu freeze``, or a frozen graph (.pb) with one L2 norm of an embedding.
+        frozen: a folder of ``facetpu freeze``, or the ``frozen.pb`` in it.
         out: the folder to write: ``base.tflite`` (uint8 ``[1, S, S, 3]`` -> uint8 ``[1, 1, 1, D]``),
-            ``base_float.tflite``, ``head.tflite``, ``labels.txt``, ``manifest.json``.
+            ``base_float.tflite``, ``head.tflite``, ``labels.txt``, ``quantization.json`` (the comparison of
+            integers and floats, crop by crop and layer by layer), ``manifest.json``.
         calibration: a folder of crops or of records.
         samples: how many crops to calibrate on.
+        clip: the percentage of each activation's numbers that its range must hold; all unless given.
         overwrite: replace ``out``.
 
     Raises:
-        FacetpuError: ``frozen`` is no such graph, the crops do not fit it, or the converter left
+        FacetpuError: ``frozen`` is no such folder, the crops do not fit it, or the converter left
             something that is not integer or that the Edge TPU compiler cannot read.
     """
     frozen, out, calibration = Path(frozen), Path(out), Path(calibration)
     if frozen.is_file() and read_manifest(frozen.parent).get("stage") == "freeze":
         frozen = frozen.parent
     check_folder(calibration)
+    config = {"samples": samples, "clip": clip}
     inputs = frozen_digests(frozen)
     inputs["calibration"] = digest(calibration, times=not read_manifest(calibration))
-    done = finished(out, "quantize", {"samples": samples}, inputs)
+    done = finished(out, "quantize", config, inputs)
     if done:
         log.info("%s: is up to date", out)
         return _result(out, done)
@@ -83,64 +109,72 @@ def quantize(
     embedder, labels, alignment = _read_frozen(frozen)
     sample = read_sample(calibration, samples + HELD_OUT, embedder.image_size)
     alignment = _same_alignment(alignment, sample, calibration)
-    if len(sample.crops) < FEW_CROPS:
-        log.warning(
-            "%s: has %d crops, and %d or more make sure of the ranges; the base may be less exact",
-            calibration,
-            len(sample.crops),
-            FEW_CROPS,
-        )
-    base, base_float = _convert(embedder, sample.crops[:samples])
-    _check_base(base, embedder)
+    warnings = warnings_of(sample, samples, aligned=sample.alignment is not None)
+    for warning in warnings:
+        log.warning("%s: %s", calibration, warning)
+    converted = convert(embedder, sample.crops[:samples], clip)
+    held_out = slice(samples, None) if len(sample.crops) > samples else slice(None)
     with new_folder(out, overwrite) as folder:
-        (folder / "base.tflite").write_bytes(base)
-        (folder / "base_float.tflite").write_bytes(base_float)
-        held_out = sample.crops[samples:] if len(sample.crops) > samples else sample.crops
-        results = _compare(folder, held_out)
-        if embedder.kernel is None:
+        (folder / "base.tflite").write_bytes(converted.base)
+        (folder / "base_float.tflite").write_bytes(converted.base_float)
+        comparison = compare(
+            folder / "base_float.tflite",
+            folder / "base.tflite",
+            sample.crops[held_out],
+            sample.people[held_out],
+        )
+        layers = layer_errors(converted, sample.crops[held_out][:LOOKED_INTO])
+        report = {**comparison._asdict(), "layers": [layer._asdict() for layer in layers]}
+        write_text(folder / REPORT, json.dumps(report, indent=1) + "\n")
+        kernel = embedder.kernel
+        if kernel is None:
             labels, kernel = _mean_embeddings(folder, sample)
-        else:
-            kernel = embedder.kernel
-        form = base_output(base)
+        form = base_output(converted.base)
         head = build_head(kernel, embedder.scale or DEFAULT_SCALE, form.scale, form.zero_point, form.name)
         (folder / "head.tflite").write_bytes(head)
         write_labels(folder / "labels.txt", labels)
+        calibrated_on = min(samples, len(sample.crops))
         write_manifest(
             folder,
             "quantize",
-            {"samples": samples},
+            config,
             inputs,
             alignment=alignment,
             embedding_dim=embedder.embedding_dim,
             people=len(labels),
-            calibrated_on=min(samples, len(sample.crops)),
-            **results,
+            calibrated_on=calibrated_on,
+            held_out=len(sample.crops) > samples,
+            warnings=warnings,
+            worst_layers=[str(layer) for layer in sorted(layers, key=lambda layer: -layer.added)[:WORST]],
+            remedies=remedies(comparison, calibrated_on, clip),
+            **{key: value for key, value in comparison._asdict().items() if key in QuantizeResult._fields},
         )
     return _result(out, read_manifest(out))
 
 
 def frozen_digests(frozen: Path) -> dict[str, str]:
-    """What the outcome depends on in ``frozen``, a folder of ``facetpu freeze`` or a frozen graph.
+    """What the outcome depends on in ``frozen``.
 
     Raises:
-        FacetpuError: it is neither.
+        FacetpuError: it is no folder of ``facetpu freeze``.
     """
-    if frozen.is_file():
-        return {"graph": digest(frozen)}
     if read_manifest(frozen).get("stage") != "freeze":
-        raise FacetpuError(f"{frozen}: is no frozen graph; make one with facetpu freeze, or give a .pb file")
-    return {"graph": digest(frozen / "frozen.pb"), "head": digest(frozen / "head.npz")}
+        raise FacetpuError(
+            f"{frozen}: is no folder of facetpu freeze; make one with it, from a run or another maker's model"
+        )
+    files = {"graph": "frozen.pb", "head": "head.npz"}
+    return {key: digest(frozen / name) for key, name in files.items() if (frozen / name).is_file()}
 
 
 def _read_frozen(frozen: Path) -> tuple[Frozen, list[str], dict[str, Any] | None]:
     """The graph and its head, the names of the head's people, and how the network's crops were aligned."""
-    if frozen.is_file():
-        return cut(read_graph(frozen), str(frozen)), [], None
     manifest = read_manifest(frozen)
-    with np.load(frozen / "head.npz") as head:
-        kernel, scale = head["kernel"], float(head["scale"])
     graph = read_graph(frozen / "frozen.pb")
-    embedder = Frozen(graph, manifest["image_size"], manifest["embedding_dim"], kernel, scale)
+    embedder = Frozen(graph, manifest["image_size"], manifest["embedding_dim"], None, None)
+    if not (frozen / "head.npz").is_file():
+        return embedder, [], manifest["alignment"]
+    with np.load(frozen / "head.npz") as head:
+        embedder = embedder._replace(kernel=head["kernel"], scale=float(head["scale"]))
     return embedder, read_labels(frozen / "labels.txt"), manifest["alignment"]
 
 
@@ -157,102 +191,6 @@ def _same_alignment(trained: dict[str, Any] | None, sample: Sample, calibration:
     return trained
 
 
-def _convert(embedder: Frozen, crops: np.ndarray) -> tuple[bytes, bytes]:
-    """The graph as a full-integer and as a float model; the float one takes pixels of 0 to 255 too."""
-    side = embedder.image_size
-    graph, scale, mean = without_scaling(embedder.graph, side)
-
-    def representative() -> Iterator[list[np.ndarray]]:
-        for index, crop in enumerate(crops):
-            pixels = crop.astype(np.float32)
-            if index == 0:
-                # The darkest and the brightest pixel there are: they make a stored input equal its pixel.
-                pixels[0, 0], pixels[0, 1] = 0, 255
-            yield [(pixels[None] - np.float32(mean)) * np.float32(scale)]
-
-    converter = _converter(graph, side)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = representative
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = converter.inference_output_type = tf.uint8
-    # A scale for each row of a dense layer is more than runtimes before 2.10 understand: they return garbage.
-    converter._experimental_disable_per_channel_quantization_for_dense_layers = True
-    log.info("calibrating on %d crops", len(crops))
-    return _run(converter), _run(_converter(embedder.graph, side))
-
-
-def _converter(graph: Any, side: int) -> Any:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "graph.pb"
-        path.write_bytes(graph.SerializeToString())
-        shapes = {INPUT: [1, side, side, 3]}
-        return v1.lite.TFLiteConverter.from_frozen_graph(str(path), [INPUT], [EMBEDDING], shapes)
-
-
-def _run(converter: Any) -> bytes:
-    with quiet():
-        try:
-            return bytes(converter.convert())
-        except (ConverterError, RuntimeError, ValueError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    raise FacetpuError(f"the frozen graph: TensorFlow Lite cannot convert it: {reason}")
-
-
-def _check_base(base: bytes, embedder: Frozen) -> None:
-    """Hold the converter to what the Edge TPU and old runtimes need.
-
-    Raises:
-        FacetpuError: a tensor is not integer, the input or output has another form, a dense layer has
-            several scales, the compiler cannot read an op, or a stored input is not its pixel.
-    """
-    where = "the quantised base"
-    model = read_model(base, where)
-    graph = model.subgraphs[0]
-    for tensor in graph.tensors:
-        if type_name(tensor) not in ("uint8", "int8", "int32"):
-            raise FacetpuError(
-                f"{where}: {tensor.name} is {type_name(tensor)}: the network has an op without integers"
-            )
-    for op in graph.operators:
-        if op_name(model, op) == "FULLY_CONNECTED":
-            weights = graph.tensors[op.inputs[1]]
-            if len(weights.quantization.scale) != 1:
-                raise FacetpuError(f"{where}: {weights.name} has several scales, which old runtimes misread")
-    require_readable(model, where)
-    base_output(base, where)
-    _check_input(graph.tensors[graph.inputs[0]], embedder, where)
-
-
-def _check_input(tensor: Any, embedder: Frozen, where: str) -> None:
-    _, scale, mean = without_scaling(embedder.graph, embedder.image_size)
-    form = quantization(tensor)
-    if type_name(tensor) != "uint8" or form is None:
-        raise FacetpuError(f"{where}: its input {tensor.name} is {type_name(tensor)}, not uint8")
-    stored = np.array([0, 255])
-    seen = form.scale * (stored - form.zero_point) / scale + mean
-    error = float(np.abs(seen - stored).max())
-    if error > 1:
-        raise FacetpuError(
-            f"{where}: takes a pixel for one {error:.1f} levels off; its input range is unusual"
-        )
-    if error > 0.01:
-        log.warning("%s: takes each pixel for one %.2f grey levels off", where, error)
-
-
-def _compare(folder: Path, crops: np.ndarray) -> dict[str, Any]:
-    """How near the integer base in ``folder`` comes to the float one on ``crops``."""
-    models = [Embedder(folder / name) for name in ("base_float.tflite", "base.tflite")]
-    rows = [(model.run(crops).astype(np.float64) - model.zero_point) * model.scale for model in models]
-    unit = [row / np.linalg.norm(row, axis=1, keepdims=True) for row in rows]
-    cosines = np.sum(unit[0] * unit[1], axis=1)
-    return {
-        "compared_on": len(crops),
-        "cosine": round(float(cosines.mean()), 6),
-        "lowest_cosine": round(float(cosines.min()), 6),
-        "correlation": round(float(np.corrcoef(rows[0].ravel(), rows[1].ravel())[0, 1]), 6),
-    }
-
-
 def _mean_embeddings(folder: Path, sample: Sample) -> tuple[list[str], np.ndarray]:
     """The sample's people, and the kernel of a head that tells them apart by their mean embeddings."""
     embeddings = Embedder(folder / "base.tflite").embed(sample.crops)
@@ -263,5 +201,4 @@ def _mean_embeddings(folder: Path, sample: Sample) -> tuple[list[str], np.ndarra
 
 
 def _result(out: Path, manifest: dict[str, Any]) -> QuantizeResult:
-    fields = ("people", "calibrated_on", "compared_on", "cosine", "lowest_cosine", "correlation")
-    return QuantizeResult(out, *(manifest[field] for field in fields))
+    return QuantizeResult(out, *(manifest[field] for field in QuantizeResult._fields[1:]))

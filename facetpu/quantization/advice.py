@@ -1,0 +1,78 @@
+"""What is to be said of a quantisation: is its calibration set any good, and what would mend it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from ..calibration import Sample
+from ..image import ARCFACE_LANDMARKS, ARCFACE_SIZE
+from ..mtcnn.detector import Detector
+from ..mtcnn.weights import write_networks
+from .compare import Comparison
+
+FEW_CROPS = 50  # below that the ranges of the activations are guesses
+FEW_PEOPLE = 10
+VARIATION = 8.0  # grey levels by which crops differ from their mean; less is one picture over and over
+LOOKED_AT = 24  # crops that are searched for a face
+NEAR = 0.1  # of the side, how far a landmark may be from its place in the template
+GOOD = 0.98  # cosine between float and int8, from which nothing need be mended
+
+
+def warnings_of(sample: Sample, samples: int, aligned: bool) -> list[str]:
+    """What speaks against the first ``samples`` crops of ``sample`` as a calibration set.
+
+    Args:
+        sample: the crops.
+        samples: how many are calibrated on.
+        aligned: whether facetpu aligned them; if not they are searched for faces.
+    """
+    crops, people = sample.crops[:samples], len(set(sample.people[:samples].tolist()))
+    found = []
+    if len(crops) < FEW_CROPS:
+        found.append(
+            f"has {len(crops)} crops, and {FEW_CROPS} or more make sure of the ranges; the base may be less "
+            "exact"
+        )
+    if people < FEW_PEOPLE:
+        found.append(f"shows {people} people, and {FEW_PEOPLE} or more make sure of the ranges")
+    grey = crops.mean(axis=3)
+    if grey.std(axis=0).mean() < VARIATION:
+        found.append("shows nearly one and the same picture; give crops of many people in many lights")
+    if not aligned:
+        share = _faces_in_place(crops[:LOOKED_AT])
+        if share < 0.5:
+            found.append(
+                f"has a face where alignment puts it in {share:.0%} of the crops looked at; give crops of "
+                "facetpu align"
+            )
+    return found
+
+
+def remedies(comparison: Comparison, calibrated_on: int, clip: float | None) -> list[str]:
+    """What can be tried where the integers are too far from the floats."""
+    if comparison.cosine >= GOOD:
+        return []
+    tried = []
+    if calibrated_on < 500:
+        tried.append("calibrate on more crops: --samples 500, of many people and lights")
+    if clip is None:
+        tried.append("leave out the rarest activations: --clip 99.999, then 99.99")
+    tried.append("train on with fake quantisation (QAT), and export that run")
+    return tried
+
+
+def _faces_in_place(crops: np.ndarray) -> float:
+    """The share of ``crops`` in which a face is found with its landmarks where alignment puts them."""
+    side = crops.shape[1]
+    wanted = ARCFACE_LANDMARKS * (side / ARCFACE_SIZE)
+    with tempfile.TemporaryDirectory() as folder:
+        write_networks(Path(folder))
+        detector = Detector(Path(folder), min_face=max(20, side // 3))
+        found = 0
+        for crop in crops:
+            faces = detector.detect(crop)
+            found += any(np.abs(face.landmarks - wanted).max() < NEAR * side for face in faces)
+    return found / len(crops)
