@@ -13,6 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from .artefacts import write_text
 from .errors import FacetpuError
 
+DEPTH_MULTIPLIER = 0.5
+# Networks that come in one width only.
+ONE_WIDTH = ("mobilefacenet", "inception_resnet_v1", "squeezenet", "vgg16", "resnet50", "se_resnet50")
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -22,11 +26,24 @@ class Network(_Section):
     """What is trained: a network that turns a square image into an embedding."""
 
     name: str = "mobilenet_v1"
-    depth_multiplier: float = Field(default=0.5, gt=0, le=4)
+    depth_multiplier: float | None = Field(default=None, gt=0, le=4)  # of MobileNets: 0.5 unless given
     image_size: int = Field(default=112, ge=32, le=1024)  # pixels a side
     embedding_dim: int = Field(default=128, ge=2, le=4096)
     # Share of the old moving average kept at each step: about 1 - 10 / steps suits a short run.
     batch_norm_decay: float = Field(default=0.99, ge=0, lt=1)
+    # Only these are trained, as ["Embedding", "MobilenetV1/Conv2d_13*"], with the new head; all unless given.
+    trainable_scopes: list[str] | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _has_multiplier(self) -> Network:
+        if self.depth_multiplier is not None and self.name in ONE_WIDTH:
+            raise ValueError(f"{self.name} has no depth_multiplier; leave it out")
+        return self
+
+    @property
+    def multiplier(self) -> float:
+        """The depth multiplier, the usual one where none is given."""
+        return DEPTH_MULTIPLIER if self.depth_multiplier is None else self.depth_multiplier
 
 
 class Optimizer(_Section):
