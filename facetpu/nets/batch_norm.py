@@ -33,8 +33,9 @@ def batch_norm(
     with v1.variable_scope("BatchNorm") as scope:
         gamma = slim.model_variable("gamma", channels, initializer=ones)
         beta = slim.model_variable("beta", channels, initializer=zeros)
-        moving_mean = slim.model_variable("moving_mean", channels, initializer=zeros, trainable=False)
-        moving_variance = slim.model_variable("moving_variance", channels, initializer=ones, trainable=False)
+        shared = {"trainable": False, "aggregation": tf.VariableAggregation.MEAN}
+        moving_mean = slim.model_variable("moving_mean", channels, initializer=zeros, **shared)
+        moving_variance = slim.model_variable("moving_variance", channels, initializer=ones, **shared)
     if not is_training or not in_scopes(scope.name, trainable_scopes):
         return v1.nn.fused_batch_norm(
             inputs, gamma, beta, moving_mean, moving_variance, epsilon=EPSILON, is_training=False
