@@ -19,14 +19,13 @@ from ..config import Network
 from ..errors import FacetpuError
 from ..tflite.model import op_name, read_model, type_name
 from .batch_norm import EPSILON
-from .checkpoint import latest_checkpoint
+from .checkpoint import AVERAGE, chosen_checkpoint, latest_checkpoint
 from .classifier import PIXEL_MEAN, PIXEL_SCALE, find_network
 from .tensorflow import tf, v1
 
 log = logging.getLogger(__name__)
 
 HEAD = ("Embedding/", "Logits/")  # what a checkpoint of other people need not share
-AVERAGE = "/ExponentialMovingAverage"  # slim's public checkpoints hold averaged weights too, which are better
 KERNELS = {"CONV_2D": "weights", "DEPTHWISE_CONV_2D": "depthwise_weights"}
 
 
@@ -55,7 +54,7 @@ def warm_start(path: Path, network: Network, variables: dict[str, Any]) -> int:
 
 
 def _checkpoint_values(path: Path, variables: dict[str, Any]) -> dict[str, np.ndarray]:
-    prefix = latest_checkpoint(path / "checkpoints") or latest_checkpoint(path) or str(path)
+    prefix = chosen_checkpoint(path) or latest_checkpoint(path) or str(path)
     try:
         reader = tf.train.load_checkpoint(prefix)
     except (tf.errors.OpError, ValueError):
@@ -66,6 +65,7 @@ def _checkpoint_values(path: Path, variables: dict[str, Any]) -> dict[str, np.nd
     shapes = reader.get_variable_to_shape_map()
     values = {}
     for name, variable in variables.items():
+        # slim's public checkpoints hold averaged weights too, which are better.
         held = next((held for held in (name + AVERAGE, name) if held in shapes), None)
         fits = held is not None and shapes[held] == variable.shape.as_list()
         if fits:

@@ -12,7 +12,7 @@ from ..artefacts import check_new, digest, finished, new_folder, read_manifest, 
 from ..config import read_config
 from ..errors import FacetpuError
 from ..labels import read_labels, write_labels
-from ..nets.checkpoint import latest_checkpoint
+from ..nets.checkpoint import chosen_checkpoint
 from ..nets.graph import freeze_checkpoint
 from ..people import check_folder
 
@@ -43,7 +43,7 @@ class Checkpoint(NamedTuple):
 
 
 def freeze(run: Path, out: Path, overwrite: bool = False) -> FreezeResult:
-    """Freeze the newest checkpoint of ``run``.
+    """Freeze the newest checkpoint of ``run``, or the best where that was kept.
 
     Args:
         run: a folder of ``facetpu train``.
@@ -85,7 +85,7 @@ def freeze(run: Path, out: Path, overwrite: bool = False) -> FreezeResult:
 
 
 def find_checkpoint(run: Path) -> Checkpoint:
-    """The newest checkpoint of ``run``.
+    """The newest checkpoint of ``run``, or the best where that was kept.
 
     Raises:
         FacetpuError: ``run`` is no run, or has no checkpoint.
@@ -93,7 +93,7 @@ def find_checkpoint(run: Path) -> Checkpoint:
     check_folder(run)
     if read_manifest(run).get("stage") != "train":
         raise FacetpuError(f"{run}: is no run of facetpu train; give the folder that train wrote")
-    prefix = latest_checkpoint(run / "checkpoints")
+    prefix = chosen_checkpoint(run)
     if prefix is None:
         raise FacetpuError(f"{run / 'checkpoints'}: holds no checkpoint yet; let the training reach one")
     files = {"checkpoint": Path(f"{prefix}.index")}
