@@ -18,7 +18,7 @@ class Draws(NamedTuple):
     damage: Any  # float32 [7, B], -1 to 1: blur, jpeg, then occlusion: whether, x, y, width, height
 
     def flipped(self, config: Augmentation) -> Any:
-        """bool ``[B]``: which pictures are mirrored."""
+        """Bool ``[B]``: which pictures are mirrored."""
         return self.moves[0] < 0 if config.flip else tf.zeros_like(self.moves[0], tf.bool)
 
 

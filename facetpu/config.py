@@ -58,7 +58,7 @@ class Optimizer(_Section):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=4e-5, ge=0)
     clip_norm: float | None = Field(default=None, gt=0)  # of all gradients together
-    # Share of the old average kept at each step, of the averaged weights that are then validated and exported.
+    # Share of the old average kept at each step, of averaged weights, which are what is exported then.
     average: float | None = Field(default=None, gt=0, lt=1)
 
     def learning_rate_at(self, step: int, steps: int) -> float:
@@ -159,6 +159,16 @@ class TrainConfig(_Section):
             raise ValueError("give either epochs or steps")
         if not self.loss.weight and self.teacher is None:
             raise ValueError("loss.weight is 0 and there is no teacher: nothing to learn from")
+        return self
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> TrainConfig:
+        if self.loss.name in ("triplet", "triplet_batch_hard") and self.sampling.by != "identities":
+            raise ValueError(f"loss {self.loss.name} compares people's photos: set sampling.by to identities")
+        if self.distribute and (
+            self.teacher or self.loss.center_weight or self.loss.name == "triplet_mined" or self.warm_start
+        ):
+            raise ValueError("distribute goes with no teacher, warm_start, center_weight or triplet_mined")
         return self
 
     @model_validator(mode="after")

@@ -85,7 +85,9 @@ def find(config: TrainConfig) -> Devices:
         )
     count = strategy.num_replicas_in_sync
     if config.batch_size % count:
-        raise FacetpuError(f"batch_size: {config.batch_size} is not to be shared by {count} devices; round it")
+        raise FacetpuError(
+            f"batch_size: {config.batch_size} is not to be shared by {count} devices; round it"
+        )
     return Devices(strategy, chief)
 
 

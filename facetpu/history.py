@@ -1,4 +1,4 @@
-"""What a training measured as it went: one line a measurement in ``history.csv``, read back for its report."""
+"""What a training measured as it went: a line a measurement in ``history.csv``, read for its report."""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ def center_loss(output: Output, labels: Any, centers: Any, unknown: int | None =
 
 
 def move_centers(centers: Any, output: Output, labels: Any, rate: float) -> None:
-    """Wen et al., equation 4: each person's centre by the sum of its errors over one more than their count."""
+    """Wen et al., equation 4: a person's centre by the sum of its errors over one more than their count."""
     unit = tf.stop_gradient(_unit(output.embedding))
     members = tf.one_hot(labels, centers.shape[0])  # [B, N]
     count = tf.reduce_sum(members, axis=0)[:, None]
@@ -239,7 +239,7 @@ def _known(labels: Any, unknown: int | None) -> Any:
 
 
 def _alike(labels: Any, unknown: int | None) -> tuple[Any, Any]:
-    """bool ``[B, B]``: two photos of one person; photos of two people. Two of the unknown are neither."""
+    """Bool ``[B, B]``: two photos of one person; photos of two people. Two of the unknown are neither."""
     same = labels[:, None] == labels[None, :]
     positives = tf.linalg.set_diag(same, tf.zeros_like(labels, tf.bool))
     if unknown is not None:
@@ -251,4 +251,3 @@ def _mean_where(values: Any, chosen: Any) -> Any:
     """The mean of ``values`` where ``chosen``; 0 where nothing is."""
     weights = tf.cast(chosen, tf.float32)
     return tf.math.divide_no_nan(tf.reduce_sum(values * weights), tf.reduce_sum(weights))
-

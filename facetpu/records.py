@@ -141,10 +141,10 @@ class Batch(NamedTuple):
 
 
 class Part(NamedTuple):
-    """The share of every batch that one of several workers makes: the ``index``-th of ``count``."""
+    """The share of every batch that one of several workers makes: the ``worker``-th of ``workers``."""
 
-    index: int = 0
-    count: int = 1
+    worker: int = 0
+    workers: int = 1
 
 
 def training_batches(
@@ -162,21 +162,22 @@ def training_batches(
     Returns:
         A tf.data.Dataset of :class:`Batch`.
     """
-    size = config.batch_size // part.count
+    size = config.batch_size // part.workers
 
     def changed(step: Any, batch: Any) -> Any:
         rows, pixels, labels = batch
-        draws = draw(config.batch_size, [config.seed, step])
-        here = slice(part.index * size, (part.index + 1) * size)
-        draws = Draws(draws.moves[:, here], draws.damage[:, here])
+        draws = draw(tf.shape(pixels)[0] * part.workers, [config.seed, step])
+        if part.workers > 1:
+            here = slice(part.worker * size, (part.worker + 1) * size)
+            draws = Draws(draws.moves[:, here], draws.damage[:, here])
         pixels = augment(tf.cast(pixels, tf.float32), config.augmentation, draws)
         return Batch(pixels, labels, rows, draws.flipped(config.augmentation))
 
     def mine(place: Any, _: Any) -> Any:
-        return place % config.batch_size // size == part.index
+        return place % config.batch_size // size == part.worker
 
     photos = _in_epochs(records, config, start) if choose is None else _chosen(records, start, choose)
-    if part.count > 1:
+    if part.workers > 1:
         photos = photos.enumerate().filter(mine).map(lambda _, photo: photo)
     photos = photos.map(lambda row, example: (row, *_parse(example, records.image_size)), tf.data.AUTOTUNE)
     batches = photos.batch(size, drop_remainder=True).enumerate(start)

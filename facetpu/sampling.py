@@ -42,7 +42,7 @@ class Index(NamedTuple):
     start: np.ndarray
     length: np.ndarray
     names: list[str]
-    data: list[np.ndarray]
+    data: Sequence[np.ndarray]
 
     def read(self, rows: np.ndarray) -> list[bytes]:
         """The records ``rows``."""
@@ -143,20 +143,27 @@ def _identities(photos: dict[int, np.ndarray], people: int, each: int, seed: int
     def choose(step: int) -> np.ndarray:
         rng = np.random.default_rng([seed, step, 1])
         chosen = _in_turn(list(photos), people, seed, step)
-        rows = [
-            rng.choice(photos[person], each, replace=len(photos[person]) < each) for person in chosen
-        ]
+        rows = [rng.choice(photos[person], each, replace=len(photos[person]) < each) for person in chosen]
         return np.concatenate(rows).astype(np.int64)
 
     return choose
 
 
 def _in_turn(people: list[int], count: int, seed: int, step: int) -> list[int]:
-    """The ``count`` people of ``step``: all people in a seeded order, then all in another, and so on."""
-    first = step * count
+    """The ``count`` people of ``step``: all in a seeded order, then all in another, and so on.
+
+    Where there are more people than ``count`` nobody comes twice in a step: who is left at the end of
+    an order waits for the next.
+    """
+
+    def order(turn: int) -> list[int]:
+        return [people[k] for k in np.random.default_rng([seed, turn, 2]).permutation(len(people))]
+
+    if count < len(people):
+        turn, place = divmod(step, len(people) // count)
+        return order(turn)[place * count : (place + 1) * count]
     chosen: list[int] = []
     while len(chosen) < count:
-        turn, place = divmod(first + len(chosen), len(people))
-        order = np.random.default_rng([seed, turn, 2]).permutation(len(people))
-        chosen += [people[k] for k in order[place : place + count - len(chosen)]]
+        turn, place = divmod(step * count + len(chosen), len(people))
+        chosen += order(turn)[place : place + count - len(chosen)]
     return chosen

@@ -80,7 +80,9 @@ def read_targets(teacher: Teacher, records: Records) -> Targets:
     embeddings = np.concatenate(rows)
     lengths = np.linalg.norm(embeddings, axis=2, keepdims=True)
     if not np.isfinite(embeddings).all() or not lengths.all():
-        raise FacetpuError(f"{teacher.model}: gives embeddings that are zero or no numbers; check teacher.mean")
+        raise FacetpuError(
+            f"{teacher.model}: gives embeddings that are zero or no numbers; check teacher.mean"
+        )
     embeddings = embeddings / lengths
     with new_file(path, overwrite=True) as temporary, temporary.open("wb") as file:
         np.save(file, embeddings)

@@ -53,6 +53,11 @@ class Trainer:
         self.run = run
         self.steps = config.total_steps(records.photos)
         self.targets = read_targets(config.teacher, records) if config.teacher else None
+        if config.teacher and self.targets and self.targets.dim != config.network.embedding_dim:
+            raise FacetpuError(
+                f"{config.teacher.model}: gives embeddings of {self.targets.dim} and network.embedding_dim "
+                f"is {config.network.embedding_dim}; make them equal"
+            )
         self.head_is_trained = config.loss.weight > 0 and trains_head(config.loss.name)
         self.devices = devices.find(config)
         tf.random.set_seed(config.seed)
@@ -212,7 +217,7 @@ class Trainer:
     def _inputs(self, batch: Batch) -> tuple[Any, Any, Any]:
         """What a step takes of a batch: its photos, their labels, and what the teacher makes of them."""
         if self.devices.several:
-            return batch.pixels, batch.labels, batch.pixels[:0] if self.targets else batch.labels
+            return batch.pixels, batch.labels, batch.labels  # there is no teacher on several devices
         return batch.pixels, batch.labels, _targets_of(self.targets, batch)
 
     def _sampler(self) -> Choose | None:
@@ -326,7 +331,9 @@ class Trainer:
         shards = self.records.held_out or self.records.validation
         if not shards:
             return None
-        batches = list(all_photos(self.records, shards, self.config.batch_size).unbatch().take(PHOTOS).batch(64))
+        batches = list(
+            all_photos(self.records, shards, self.config.batch_size).unbatch().take(PHOTOS).batch(64)
+        )
         labels = np.concatenate([labels for _, labels in batches])
         embeddings = self._embed(batches)
         found = compare(embeddings, labels) if np.isfinite(embeddings).all() else None

@@ -57,9 +57,7 @@ def draw_curves(history: History) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    validated = {
-        name: history.curve(f"validation_{name}") for name in ("auc", "tar", "accuracy")
-    }
+    validated = {name: history.curve(f"validation_{name}") for name in ("auc", "tar", "accuracy")}
     validated = {name: points for name, points in validated.items() if points}
     figure = Figure(figsize=(11, 3.8), dpi=120, facecolor="white")
     FigureCanvasAgg(figure)
@@ -73,7 +71,9 @@ def draw_curves(history: History) -> bytes:
     words = {"auc": "AUC of pairs", "tar": "accepted at 1% FAR", "accuracy": "photos told right"}
     for (name, points), color in zip(validated.items(), (TEAL, RUST, INK), strict=False):
         places = [seconds / 60 for _, seconds, _ in points]
-        axes[1].plot(places, [value for *_, value in points], "o-", color=color, lw=2, ms=4, label=words[name])
+        axes[1].plot(
+            places, [value for *_, value in points], "o-", color=color, lw=2, ms=4, label=words[name]
+        )
     if validated:
         axes[1].set_ylim(0, 1.02)
         axes[1].legend(frameon=False, fontsize=9, labelcolor=INK)

@@ -57,8 +57,8 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 def semi_hard(e: np.ndarray, k: np.ndarray, scale: float, margin: float, unknown: int | None) -> float:
     losses = []
     for a, label in enumerate(LABELS):
-        negatives = [distance(e[a], e[n]) for n in np.flatnonzero(LABELS != label)]
-        for p in np.flatnonzero(LABELS == label):
+        negatives = [distance(e[a], e[n]) for n in np.flatnonzero(label != LABELS)]
+        for p in np.flatnonzero(label == LABELS):
             if p != a and label != unknown:
                 near = distance(e[a], e[p])
                 farther = [far for far in negatives if far > near]
@@ -69,8 +69,8 @@ def semi_hard(e: np.ndarray, k: np.ndarray, scale: float, margin: float, unknown
 def batch_hard(e: np.ndarray, k: np.ndarray, scale: float, margin: float, unknown: int | None) -> float:
     losses = []
     for a, label in enumerate(LABELS):
-        positives = [distance(e[a], e[p]) for p in np.flatnonzero(LABELS == label) if p != a]
-        negatives = [distance(e[a], e[n]) for n in np.flatnonzero(LABELS != label)]
+        positives = [distance(e[a], e[p]) for p in np.flatnonzero(label == LABELS) if p != a]
+        negatives = [distance(e[a], e[n]) for n in np.flatnonzero(label != LABELS)]
         if positives and label != unknown:
             losses.append(max(0.0, max(positives) - min(negatives) + margin))
     return float(np.mean(losses))
@@ -167,7 +167,7 @@ def test_the_center_loss_pulls_to_centres_that_follow() -> None:
 
     pulled.update(output, tf.constant(LABELS))
     for person in range(PEOPLE):
-        mine = unit(embeddings)[LABELS == person]
+        mine = unit(embeddings)[person == LABELS]
         moved = centers[person] - 0.5 * np.sum(centers[person] - mine, axis=0) / (1 + len(mine))
         np.testing.assert_allclose(pulled.centers[person].numpy(), moved, rtol=1e-4, atol=1e-5)
 

@@ -24,9 +24,7 @@ def model_of(network: Network, people: int = 3) -> tuple[Any, dict[str, Any]]:
 
 
 def small(**changes: Any) -> Network:
-    return Network.model_validate(
-        {"image_size": 32, "depth_multiplier": 0.25, "embedding_dim": 8, **changes}
-    )
+    return Network.model_validate({"image_size": 32, "depth_multiplier": 0.25, "embedding_dim": 8, **changes})
 
 
 def save(variables: dict[str, Any], folder: Path) -> Path:
@@ -73,12 +71,14 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
     _, theirs = model_of(small())
     prefix = save(theirs, tmp_path / "public")
     _, wider = model_of(small(depth_multiplier=0.5))
-    with pytest.raises(FacetpuError, match=r"MobilenetV1/Conv2d_0/\w+/beta has shape \[8\] there and \[16\] here"):
+    with pytest.raises(
+        FacetpuError, match=r"MobilenetV1/Conv2d_0/\w+/beta has shape \[8\] there and \[16\] here"
+    ):
         warm_start(prefix, small(), wider)
     _, other = model_of(Network(name="squeezenet", image_size=32, embedding_dim=8))
-    with pytest.raises(FacetpuError, match="holds no squeezenet/conv1/BatchNorm/beta; check network.name"):
+    with pytest.raises(FacetpuError, match=r"holds no squeezenet/conv1/BatchNorm/beta; check network.name"):
         warm_start(prefix, small(), other)
-    with pytest.raises(FacetpuError, match="none: is no run, checkpoint or .tflite to start from"):
+    with pytest.raises(FacetpuError, match=r"none: is no run, checkpoint or .tflite to start from"):
         warm_start(tmp_path / "none", small(), wider)
     with pytest.raises(FacetpuError, match=r"none.tflite: no such file"):
         warm_start(tmp_path / "none.tflite", small(), wider)

@@ -25,7 +25,7 @@ def latest_checkpoint(folder: Path) -> str | None:
 
 
 def chosen_checkpoint(run: Path) -> str | None:
-    """The checkpoint of ``run`` to export: the best where that was kept, else the newest; None without any."""
+    """The checkpoint of ``run`` to export: the best where it was kept, else the newest; None without any."""
     folder = Path(run) / "checkpoints"
     return latest_checkpoint(folder / BEST) or latest_checkpoint(folder)
 

@@ -141,7 +141,9 @@ def _convolutions(path: Path) -> list[tuple[str, np.ndarray, np.ndarray]]:
         tensor = graph.tensors[index]
         form = tensor.quantization
         if form is None or form.scale is None or not len(form.scale):
-            raise FacetpuError(f"{path}: {tensor.name} is not quantised; give a quantised model or a checkpoint")
+            raise FacetpuError(
+                f"{path}: {tensor.name} is not quantised; give a quantised model or a checkpoint"
+            )
         dtype = np.dtype(type_name(tensor))
         stored = np.frombuffer(bytes(model.buffers[tensor.buffer].data), dtype).reshape(tensor.shape)
         along = [1] * stored.ndim
@@ -200,5 +202,3 @@ def _spread(variables: dict[str, Any], scope: str, mean: np.ndarray, variance: n
     new = (slope * np.sqrt(variance + EPSILON), beta + slope * (mean - old_mean), mean, variance)
     for name, value in zip(names, new, strict=True):
         variables[f"{scope}/{name}"].assign(value.astype(np.float32))
-
-
