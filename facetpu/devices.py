@@ -91,6 +91,11 @@ def find(config: TrainConfig) -> Devices:
     return Devices(strategy, chief)
 
 
+def first(variable: Any) -> Any:
+    """The first device's copy of ``variable``; the copies are alike."""
+    return variable.values[0] if isinstance(variable, tf.distribute.DistributedValues) else variable
+
+
 def is_chief(config: TrainConfig) -> bool:
     """Whether this process is the one that writes, or the only one."""
     return config.distribute != "multi_worker" or _task().get("index", 0) == 0

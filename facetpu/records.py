@@ -8,7 +8,7 @@ training sees what an undisturbed one would have seen.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,10 +36,10 @@ class Records(NamedTuple):
     validation: list[str]
     photos: int  # to train on
     validation_photos: int
-    held_out: list[str] = []  # of people who are not trained on; their labels are numbers of their own
+    held_out: Sequence[str] = ()  # of people who are not trained on; their labels are numbers of their own
     unknown: int | None = None  # the label of other people's faces
     unlabelled: int = 0  # photos to train on that have no label, which is -1
-    shard_photos: list[int] = []  # in each shard of ``train``
+    shard_photos: Sequence[int] = ()  # in each shard of ``train``
 
     @property
     def image_size(self) -> int:
@@ -225,7 +225,7 @@ def _chosen(records: Records, start: int, choose: Choose) -> Any:
     return tf.data.Dataset.counter(start=start).flat_map(photos)
 
 
-def all_photos(records: Records, shards: list[str], batch_size: int) -> Any:
+def all_photos(records: Records, shards: Sequence[str], batch_size: int) -> Any:
     """Every photo of ``shards`` once, in order: (float32 ``[B, S, S, 3]``, int64 ``[B]`` labels)."""
     photos = tf.data.TFRecordDataset(shards)
     photos = photos.map(lambda example: _parse(example, records.image_size), tf.data.AUTOTUNE)
@@ -263,7 +263,7 @@ def spread(photos: int, shards: int) -> list[int]:
 
 def find_damage(records: Records) -> FacetpuError | None:
     """Read every photo and say which shard is damaged, or None where all are sound."""
-    for shard in records.train + records.validation + records.held_out:
+    for shard in (*records.train, *records.validation, *records.held_out):
         photos = tf.data.TFRecordDataset(shard)
         count = 0
         try:

@@ -64,8 +64,9 @@ class Trainer:
         with self.devices.scope():
             self._build()
         self.choose = self._sampler()
-        self.saver = make_saver(self.variables, config.keep_checkpoints)
-        self.best_saver = make_saver(self.variables, 1)
+        saved = {name: devices.first(variable) for name, variable in self.variables.items()}
+        self.saver = make_saver(saved, config.keep_checkpoints)
+        self.best_saver = make_saver(saved, 1)
         self.events = tf.summary.create_file_writer(str(run / "events"))
         self.history = History(run, 0)
         self.saved = -1
@@ -108,12 +109,12 @@ class Trainer:
     @property
     def done(self) -> int:
         """Steps trained so far."""
-        return int(self.step)
+        return int(self.step.numpy())
 
     @property
     def average_loss(self) -> float:
         """The loss, averaged over the last steps."""
-        return float(self.average)
+        return float(self.average.numpy())
 
     def start(self, path: Path) -> None:
         """Begin with the weights in ``path``; see :func:`facetpu.nets.warm_start.warm_start`."""
@@ -187,7 +188,11 @@ class Trainer:
             self._check(loss, batch)
             if step % SUMMARY_EVERY == 0:
                 speed = self.config.batch_size / seconds[-1]
-                figures = {"loss": loss, "learning_rate": float(self.rate), "images_per_second": speed}
+                figures = {
+                    "loss": loss,
+                    "learning_rate": float(self.rate.numpy()),
+                    "images_per_second": speed,
+                }
                 self._record(before + sum(seconds), figures)
             if self.done % self.config.checkpoint_every == 0:
                 self.save()
