@@ -19,9 +19,8 @@ class Averages:
     def __init__(self, weights: Sequence[Any], decay: float | None) -> None:
         self.decay = decay
         self.weights = list(weights) if decay is not None else []
-        shared = {"trainable": False, "aggregation": tf.VariableAggregation.MEAN}
         self.variables = [
-            tf.Variable(weight.read_value(), name=weight.name.split(":")[0] + AVERAGE, **shared)
+            tf.Variable(weight.read_value(), name=weight.name.split(":")[0] + AVERAGE, trainable=False)
             for weight in self.weights
         ]
         self._kept: list[Any] = []

@@ -146,7 +146,6 @@ class TrainConfig(_Section):
     keep_checkpoints: int = Field(default=3, ge=1)
     keep_best: bool = False  # export the checkpoint that validates best rather than the last
     patience: int | None = Field(default=None, ge=1)  # validations without a better one before the end
-    distribute: Literal["mirrored", "multi_worker"] | None = None
 
     @field_validator("loss", mode="before")
     @classmethod
@@ -165,10 +164,6 @@ class TrainConfig(_Section):
     def _goes_together(self) -> TrainConfig:
         if self.loss.name in ("triplet", "triplet_batch_hard") and self.sampling.by != "identities":
             raise ValueError(f"loss {self.loss.name} compares people's photos: set sampling.by to identities")
-        if self.distribute and (
-            self.teacher or self.loss.center_weight or self.loss.name == "triplet_mined" or self.warm_start
-        ):
-            raise ValueError("distribute goes with no teacher, warm_start, center_weight or triplet_mined")
         return self
 
     @model_validator(mode="after")

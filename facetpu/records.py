@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .artefacts import MANIFEST, read_manifest
-from .augmentation import Draws, augment, draw
+from .augmentation import augment, draw
 from .config import TrainConfig
 from .errors import FacetpuError
 from .labels import read_labels
@@ -140,16 +140,7 @@ class Batch(NamedTuple):
     flipped: Any
 
 
-class Part(NamedTuple):
-    """The share of every batch that one of several workers makes: the ``worker``-th of ``workers``."""
-
-    worker: int = 0
-    workers: int = 1
-
-
-def training_batches(
-    records: Records, config: TrainConfig, start: int, choose: Choose | None = None, part: Part = Part()
-) -> Any:
+def training_batches(records: Records, config: TrainConfig, start: int, choose: Choose | None = None) -> Any:
     """Augmented batches from step ``start`` on, without end.
 
     Args:
@@ -157,30 +148,20 @@ def training_batches(
         config: the batch's size, the augmentation and the seed.
         start: the first batch's step.
         choose: the rows of the photos of a step; each photo once an epoch unless given.
-        part: the share of each batch that is made.
 
     Returns:
         A tf.data.Dataset of :class:`Batch`.
     """
-    size = config.batch_size // part.workers
 
     def changed(step: Any, batch: Any) -> Any:
         rows, pixels, labels = batch
-        draws = draw(tf.shape(pixels)[0] * part.workers, [config.seed, step])
-        if part.workers > 1:
-            here = slice(part.worker * size, (part.worker + 1) * size)
-            draws = Draws(draws.moves[:, here], draws.damage[:, here])
+        draws = draw(tf.shape(pixels)[0], [config.seed, step])
         pixels = augment(tf.cast(pixels, tf.float32), config.augmentation, draws)
         return Batch(pixels, labels, rows, draws.flipped(config.augmentation))
 
-    def mine(place: Any, _: Any) -> Any:
-        return place % config.batch_size // size == part.worker
-
     photos = _in_epochs(records, config, start) if choose is None else _chosen(records, start, choose)
-    if part.workers > 1:
-        photos = photos.enumerate().filter(mine).map(lambda _, photo: photo)
     photos = photos.map(lambda row, example: (row, *_parse(example, records.image_size)), tf.data.AUTOTUNE)
-    batches = photos.batch(size, drop_remainder=True).enumerate(start)
+    batches = photos.batch(config.batch_size, drop_remainder=True).enumerate(start)
     return batches.map(changed, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 

@@ -57,7 +57,7 @@ class Targets(NamedTuple):
 
 
 def read_targets(teacher: Teacher, records: Records) -> Targets:
-    """The embeddings of ``teacher`` on the training photos of ``records``, from beside them if they are there.
+    """The embeddings of ``teacher`` on the training photos of ``records``, kept beside them.
 
     Raises:
         FacetpuError: the teacher is missing, cannot be run, or is no embedder.

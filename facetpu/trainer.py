@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from . import devices
 from .averages import Averages
 from .config import TrainConfig
 from .errors import FacetpuError
@@ -59,14 +58,11 @@ class Trainer:
                 f"is {config.network.embedding_dim}; make them equal"
             )
         self.head_is_trained = config.loss.weight > 0 and trains_head(config.loss.name)
-        self.devices = devices.find(config)
         tf.random.set_seed(config.seed)
-        with self.devices.scope():
-            self._build()
+        self._build()
         self.choose = self._sampler()
-        saved = {name: devices.first(variable) for name, variable in self.variables.items()}
-        self.saver = make_saver(saved, config.keep_checkpoints)
-        self.best_saver = make_saver(saved, 1)
+        self.saver = make_saver(self.variables, config.keep_checkpoints)
+        self.best_saver = make_saver(self.variables, 1)
         self.events = tf.summary.create_file_writer(str(run / "events"))
         self.history = History(run, 0)
         self.saved = -1
@@ -77,12 +73,11 @@ class Trainer:
         """The classifier and all that is trained with it; tracing makes every variable."""
         config, records = self.config, self.records
         network, people = config.network, len(records.labels)
-        mean = {"trainable": False, "aggregation": tf.VariableAggregation.MEAN}
         self.model = Classifier(network, people)
         self.objective = Objective(config.loss, people, network.embedding_dim, records.unknown)
         self.rate = tf.Variable(0.0, trainable=False)
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="global_step")
-        self.average = tf.Variable(0.0, name="average_loss", **mean)
+        self.average = tf.Variable(0.0, trainable=False, name="average_loss")
         side = network.image_size
         photos = [tf.TensorSpec([None, side, side, 3]), tf.TensorSpec([None], tf.int64)]
         tf.function(lambda pixels, labels: self.model(pixels, True), photos).get_concrete_function()
@@ -93,11 +88,8 @@ class Trainer:
         self.averages = Averages(self.trained, config.optimizer.average)
         self.optimizer = _optimizer(config, lambda: self.rate)
         dim = self.targets.dim if self.targets else 0
-        self.update = tf.function(self._on_every_device, [*photos, tf.TensorSpec([None, dim])])
-        if not self.devices.several:
-            self.update.get_concrete_function()
-        else:
-            self.update = tf.function(self._on_every_device)
+        self.update = tf.function(self._update, [*photos, tf.TensorSpec([None, dim])])
+        self.update.get_concrete_function()
         self.run_model = tf.function(self._run_model, photos[:1])
 
     @property
@@ -216,13 +208,10 @@ class Trainer:
                 yield next(batches)
 
     def _stretch(self, start: int, choose: Choose | None) -> Iterator[Batch]:
-        make = lambda part: training_batches(self.records, self.config, start, choose, part)  # noqa: E731
-        return iter(self.devices.spread(make, self.config.batch_size))
+        return iter(training_batches(self.records, self.config, start, choose))
 
     def _inputs(self, batch: Batch) -> tuple[Any, Any, Any]:
         """What a step takes of a batch: its photos, their labels, and what the teacher makes of them."""
-        if self.devices.several:
-            return batch.pixels, batch.labels, batch.labels  # there is no teacher on several devices
         return batch.pixels, batch.labels, _targets_of(self.targets, batch)
 
     def _sampler(self) -> Choose | None:
@@ -259,10 +248,9 @@ class Trainer:
         if math.isfinite(loss):
             return
         where = f"the last checkpoint is from step {max(self.saved, 0)}"
-        if not self.devices.several:
-            rows = batch.rows.numpy()
-            names = [read_index(self.records.train).names[row] for row in rows[:NAMED]]
-            where += f", and the batch held {', '.join(names)} and {len(rows) - len(names)} others"
+        rows = batch.rows.numpy()
+        names = [read_index(self.records.train).names[row] for row in rows[:NAMED]]
+        where += f", and the batch held {', '.join(names)} and {len(rows) - len(names)} others"
         raise FacetpuError(
             f"{self.run}: the loss is {loss} at step {self.done}; lower optimizer.learning_rate "
             f"or lengthen optimizer.warmup; {where}"
@@ -282,8 +270,6 @@ class Trainer:
             self.saved = self.done
 
     def _write(self, saver: Any, folder: Path) -> None:
-        if not self.devices.chief:
-            return
         folder.mkdir(parents=True, exist_ok=True)
         try:
             saver.save(None, str(folder / PREFIX), global_step=self.done)
@@ -367,9 +353,6 @@ class Trainer:
         rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
         by_name(self.model.variables)["Logits/weights"].assign(rows.T[None, None])
 
-    def _on_every_device(self, pixels: Any, labels: Any, targets: Any) -> Any:
-        return self.devices.run(self._update, (pixels, labels, targets))
-
     def _update(self, pixels: Any, labels: Any, targets: Any) -> Any:
         """One step of the optimiser; returns the loss without the weight decay."""
         with tf.GradientTape() as tape:
@@ -381,7 +364,8 @@ class Trainer:
             tf.where(self.step == 0, loss, LOSS_MEMORY * self.average + (1 - LOSS_MEMORY) * loss)
         )
         gradients = tape.gradient(total, self.trained)
-        gradients = self.devices.scale(gradients, self.config.optimizer.clip_norm)
+        if self.config.optimizer.clip_norm is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, self.config.optimizer.clip_norm)
         self.optimizer.apply_gradients(zip(gradients, self.trained, strict=True), global_step=self.step)
         self.objective.update(output, labels)
         self.averages.update()

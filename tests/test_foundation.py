@@ -32,7 +32,7 @@ FLOORS = [
     {"stages", "portraits"},
     {"training_report"},
     {"trainer"},
-    {"devices", "teacher"},
+    {"teacher"},
     {"calibration", "embedders"},
     {"records"},
     {"augmentation", "averages", "board", "curves", "losses", "mining", "sampling", "validation"},

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from ..artefacts import digest, finished, new_folder, write_manifest
 from ..config import TrainConfig, read_config, write_config
-from ..devices import is_chief
 from ..errors import FacetpuError
 from ..labels import read_labels, write_labels
 from ..losses import find_loss
@@ -80,8 +79,6 @@ def train(
     going_on = resume and (run / "config.yaml").is_file()
     if going_on:
         _check_same(run, settings, data)
-    elif not is_chief(settings):
-        pass  # the chief makes the folder
     elif (run / "config.yaml").is_file() and not overwrite:
         raise FacetpuError(f"{run}: exists; pass --resume to go on with it, or --overwrite to begin again")
     else:
@@ -103,10 +100,9 @@ def train(
         "validation_auc": figures.get("validation_auc"),
         "best_step": trainer.best[1] if figures else None,
     }
-    if trainer.devices.chief:
-        write_projector(trainer)
-        write_report(trainer, run / "report.html")
-        _describe(run, run, settings, data, asked, **results)
+    write_projector(trainer)
+    write_report(trainer, run / "report.html")
+    _describe(run, run, settings, data, asked, **results)
     return _result(run, results, speed)
 
 
