@@ -299,6 +299,8 @@ class Trainer:
             self._record(self.history.seconds if seconds is None else seconds, figures)
             score = _score(figures)
             if score is not None and self._rank(score, self.done) and self.config.keep_best:
+                if not self.head_is_trained:
+                    self._set_head()
                 self._write(self.best_saver, self.run / "checkpoints" / BEST)
         return figures
 

@@ -258,3 +258,51 @@ def test_a_picture_moves_turns_and_grows_about_its_centre() -> None:
     assert np.argwhere(moved(right=1 / 9, down=-2 / 9) > 0.5).tolist() == [[2, 7]]
     assert np.argwhere(moved(angle=np.pi / 2) > 0.5).tolist() == [[2, 4]]
     assert moved(zoom=2)[4, 8] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": {"name": "triplet_mined", "mine_every": 8}, "batch_size": 9, "optimizer": {"average": 0.9}},
+        {
+            "loss": {"name": "cosface", "center_weight": 0.1, "scale": 16, "margin_ramp": [0, 0.5]},
+            "sampling": {"by": "people"},
+            "optimizer": {"name": "adam", "learning_rate": 0.003, "clip_norm": 1.0},
+        },
+    ],
+)
+def test_whatever_it_holds_a_training_resumes_to_the_same_bits(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    from facetpu import trainer
+    from facetpu.stages.train import train
+
+    def killed(steps: range, *args: Any, **kwargs: Any) -> Iterator[int]:
+        yield from steps[:12]
+        raise KeyboardInterrupt
+
+    whole = train(settings(steps=20, **changes), records, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "progress", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings(steps=20, **changes), records, tmp_path / "run")
+    resumed = train(settings(steps=20, **changes), records, tmp_path / "run", resume=True)
+    assert (resumed.loss, resumed.validation_auc) == (whole.loss, whole.validation_auc)
+    one, other = variables(tmp_path / "whole"), variables(tmp_path / "run")
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def test_the_best_checkpoint_is_exported_and_patience_ends(records: Path, tmp_path: Path) -> None:
+    from facetpu.stages.freeze import freeze
+    from facetpu.stages.train import train
+
+    config = settings(
+        steps=60, validate_every=5, keep_best=True, patience=2, sampling={"by": "identities"},
+        loss="triplet", optimizer={"learning_rate": 0.01},
+    )  # fmt: skip
+    result = train(config, records, tmp_path / "run")
+    assert result.best_step is not None
+    assert result.steps <= result.best_step + 10 or result.steps == 60
+    assert freeze(tmp_path / "run", tmp_path / "frozen").step == result.best_step
