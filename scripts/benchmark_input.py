@@ -38,7 +38,7 @@ def main() -> None:
             trainer.update(*held)
         pairs = [(rate(True), rate(False)) for _ in range(TURNS)]
     shares = [disk / memory for disk, memory in pairs]
-    disk, memory = (statistics.median(side) * config.batch_size for side in zip(*pairs))
+    disk, memory = (statistics.median(side) * config.batch_size for side in zip(*pairs, strict=True))
     print(
         f"{disk:.1f} images/s from records, {memory:.1f} from memory: "
         f"{statistics.median(shares):.1%} ({min(shares):.1%} to {max(shares):.1%} over {TURNS} turns)"
