@@ -60,8 +60,7 @@ def classify(pixels: Any, network: Network, people: int, is_training: bool) -> O
     """
     images = (pixels - PIXEL_MEAN) * PIXEL_SCALE
     net = find_network(network.name)(images, network, is_training)
-    if net.shape[1:3] != [1, 1]:
-        net = tf.nn.avg_pool2d(net, net.shape[1:3], strides=1, padding="VALID")
+    net = tf.nn.avg_pool2d(net, net.shape[1:3], strides=1, padding="VALID")
     embedding = slim.conv2d(net, network.embedding_dim, 1, activation_fn=None, scope="Embedding")
     with v1.variable_scope("Logits"):
         kernel = slim.model_variable(
