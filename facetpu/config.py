@@ -5,13 +5,17 @@ from __future__ import annotations
 import difflib
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .artefacts import write_text
 from .errors import FacetpuError
+
+DEPTH_MULTIPLIER = 0.5
+# Networks that come in one width only.
+ONE_WIDTH = ("mobilefacenet", "inception_resnet_v1", "squeezenet", "vgg16", "resnet50", "se_resnet50")
 
 
 class _Section(BaseModel):
@@ -22,28 +26,89 @@ class Network(_Section):
     """What is trained: a network that turns a square image into an embedding."""
 
     name: str = "mobilenet_v1"
-    depth_multiplier: float = Field(default=0.5, gt=0, le=4)
+    depth_multiplier: float | None = Field(default=None, gt=0, le=4)  # of MobileNets: 0.5 unless given
     image_size: int = Field(default=112, ge=32, le=1024)  # pixels a side
     embedding_dim: int = Field(default=128, ge=2, le=4096)
     # Share of the old moving average kept at each step: about 1 - 10 / steps suits a short run.
     batch_norm_decay: float = Field(default=0.99, ge=0, lt=1)
+    # Only these are trained, as ["Embedding", "MobilenetV1/Conv2d_13*"], with the new head; all unless given.
+    trainable_scopes: list[str] | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _has_multiplier(self) -> Network:
+        if self.depth_multiplier is not None and self.name in ONE_WIDTH:
+            raise ValueError(f"{self.name} has no depth_multiplier; leave it out")
+        return self
+
+    @property
+    def multiplier(self) -> float:
+        """The depth multiplier, the usual one where none is given."""
+        return DEPTH_MULTIPLIER if self.depth_multiplier is None else self.depth_multiplier
 
 
 class Optimizer(_Section):
-    """How the weights move: the learning rate rises linearly, then falls to zero along a cosine."""
+    """How the weights move: the learning rate rises linearly, then follows its schedule."""
 
     name: Literal["momentum", "adam"] = "momentum"
     learning_rate: float = Field(default=0.1, gt=0)
+    schedule: Literal["cosine", "steps", "constant"] = "cosine"
+    drops: list[float] = [0.5, 0.75, 0.9]  # of schedule steps: at these shares of all steps ...
+    drop: float = Field(default=0.1, gt=0, lt=1)  # ... the learning rate is multiplied by this
     warmup: float = Field(default=0.05, ge=0, le=1)  # share of all steps
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=4e-5, ge=0)
+    clip_norm: float | None = Field(default=None, gt=0)  # of all gradients together
+    # Share of the old average kept at each step, of averaged weights, which are what is exported then.
+    average: float | None = Field(default=None, gt=0, lt=1)
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """The learning rate of ``step`` (from 0) out of ``steps``."""
         warm = round(self.warmup * steps)
         if step < warm:
             return self.learning_rate * (step + 1) / warm
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+        if self.schedule == "cosine":
+            share = (step - warm) / max(1, steps - warm)
+            return self.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+        if self.schedule == "steps":
+            passed = sum(step >= share * steps for share in self.drops)
+            return float(self.learning_rate * self.drop**passed)
+        return self.learning_rate
+
+
+class Loss(_Section):
+    """What is brought down. ``loss: arcface`` stands for ``loss: {name: arcface}``."""
+
+    name: str = "softmax"
+    weight: float = Field(default=1.0, ge=0)  # 0 where a teacher alone is to be followed
+    margin: float | None = Field(default=None, ge=0, le=2)  # the authors' unless given
+    # Shares of the training between which the margin grows from nothing to its full width.
+    margin_ramp: tuple[float, float] = (0.0, 0.0)
+    scale: float | None = Field(default=None, gt=0)  # of the cosines; trained, from 10, unless given
+    center_weight: float = Field(default=0.0, ge=0)  # of the centre loss beside it
+    center_rate: float = Field(default=0.5, gt=0, le=1)
+    mine_every: int = Field(default=500, ge=1)  # steps between two minings, of triplet_mined
+    mine_from: int = Field(default=4000, ge=3)  # photos that are compared then
+
+
+class Sampling(_Section):
+    """Which photos make a batch."""
+
+    # photos: each once an epoch. people: each person as often as any other. identities: some people,
+    # photos_per_person photos of each, as triplets need.
+    by: Literal["photos", "people", "identities"] = "photos"
+    photos_per_person: int = Field(default=4, ge=2)
+
+
+class Teacher(_Section):
+    """A trained embedder whose embeddings are to be learnt."""
+
+    model: str  # a run, a frozen graph, .tflite or .onnx
+    weight: float = Field(default=1.0, gt=0)  # of its loss beside the labels'
+    # Of an .onnx: what its pixels of 0 to 255 are reduced by and divided by, a number a channel.
+    mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    std: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    # The people's embeddings have a mean of their own, which tells nobody apart.
+    centered: bool = True
 
 
 class Augmentation(_Section):
@@ -56,14 +121,21 @@ class Augmentation(_Section):
     brightness: float = Field(default=0.1, ge=0, le=1)  # of the range 0..255, both ways
     contrast: float = Field(default=0.2, ge=0, lt=1)
     saturation: float = Field(default=0.2, ge=0, le=1)
+    # These change every other picture.
+    blur: float = Field(default=0.0, ge=0, le=3)  # pixels, the largest deviation of the Gaussian
+    jpeg: int = Field(default=100, ge=5, le=100)  # the lowest quality; 100 leaves it as it is
+    occlusion: float = Field(default=0.0, ge=0, lt=1)  # of the side, the largest grey rectangle on it
 
 
 class TrainConfig(_Section):
     """All that a training depends on, beside its records."""
 
     network: Network = Network()
-    loss: str = "softmax"
+    warm_start: str | None = None  # a run, a slim checkpoint or a quantised .tflite to begin with
+    loss: Loss = Loss()
+    teacher: Teacher | None = None
     optimizer: Optimizer = Optimizer()
+    sampling: Sampling = Sampling()
     augmentation: Augmentation = Augmentation()
     batch_size: int = Field(default=64, ge=1)
     epochs: float | None = Field(default=None, gt=0)
@@ -72,11 +144,33 @@ class TrainConfig(_Section):
     checkpoint_every: int = Field(default=500, ge=1)  # steps
     validate_every: int = Field(default=500, ge=1)  # steps
     keep_checkpoints: int = Field(default=3, ge=1)
+    keep_best: bool = False  # export the checkpoint that validates best rather than the last
+    patience: int | None = Field(default=None, ge=1)  # validations without a better one before the end
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def _by_name(cls, loss: Any) -> Any:
+        return {"name": loss} if isinstance(loss, str) else loss
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainConfig:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give either epochs or steps")
+        if not self.loss.weight and self.teacher is None:
+            raise ValueError("loss.weight is 0 and there is no teacher: nothing to learn from")
+        return self
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> TrainConfig:
+        if self.loss.name in ("triplet", "triplet_batch_hard") and self.sampling.by != "identities":
+            raise ValueError(f"loss {self.loss.name} compares people's photos: set sampling.by to identities")
+        return self
+
+    @model_validator(mode="after")
+    def _batches_fit(self) -> TrainConfig:
+        each = 3 if self.loss.name == "triplet_mined" else self.sampling.photos_per_person
+        if (self.loss.name == "triplet_mined" or self.sampling.by == "identities") and self.batch_size % each:
+            raise ValueError(f"batch_size is {self.batch_size} and must be a multiple of {each}")
         return self
 
     def total_steps(self, photos: int) -> int:
@@ -138,6 +232,7 @@ def _keys_beside(location: list[str]) -> Any:
     section: Any = TrainConfig
     for name in location[:-1]:
         section = section.model_fields[name].annotation
+        section = next(iter(get_args(section)), section)  # of Section | None
     return section.model_fields
 
 

@@ -110,13 +110,13 @@ def _open_tflite(path: Path) -> Embedder:
 
 
 def _open_run(run: Path) -> Embedder:
-    """The newest checkpoint of ``run``, as it would be frozen."""
+    """The checkpoint of ``run`` as it would be frozen."""
     from .config import read_config
     from .labels import read_labels
-    from .nets.checkpoint import latest_checkpoint
+    from .nets.checkpoint import chosen_checkpoint
     from .nets.graph import freeze_checkpoint
 
-    checkpoint = latest_checkpoint(run / CHECKPOINTS)
+    checkpoint = chosen_checkpoint(run)
     if checkpoint is None:
         raise FacetpuError(f"{run / CHECKPOINTS}: holds no checkpoint yet; let the training reach one")
     people = len(read_labels(run / "labels.txt"))

@@ -46,6 +46,8 @@ def test_records_hold_every_crop_once_with_slims_keys(tmp_path: Path) -> None:
         "train": 9,
         "validation": 3,
         "image_size": 32,
+        "held_out": 0,
+        "unlabelled": 0,
     }
     assert sorted(path.name for path in (tmp_path / "records").iterdir()) == [
         "labels.txt",

@@ -66,7 +66,10 @@ def test_a_training_learns_and_says_how_well(records: Path, tmp_path: Path) -> N
     assert result.validation_accuracy == 1.0
     assert result.images_per_second > 0
     found = {path.relative_to(tmp_path / "run").parts[0] for path in (tmp_path / "run").rglob("*")}
-    assert found == {"checkpoints", "config.yaml", "events", "labels.txt", "manifest.json"}
+    assert found == {
+        *("checkpoints", "config.yaml", "events", "history.csv", "labels.txt", "manifest.json"),
+        "report.html",
+    }
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest["alignment"] == {"template": "arcface", "size": 32, "margin": 44}
     assert (tmp_path / "run" / manifest["records"]).resolve() == records.resolve()
@@ -86,6 +89,9 @@ def test_tensorboard_gets_its_curves(records: Path, tmp_path: Path) -> None:
         "learning_rate": [1, 21],
         "loss": [1, 21],
         "validation_accuracy": [7, 14, 21],
+        "validation_auc": [7, 14, 21],
+        "validation_tar": [7, 14, 21],
+        "hard_pairs": [7, 14, 21],
     }
 
 
@@ -104,6 +110,7 @@ def test_a_rerun_does_nothing_and_another_training_is_not_overwritten(records: P
 def test_a_killed_training_resumes_as_if_undisturbed(
     records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from facetpu import trainer
     from facetpu.stages import train as stage
 
     def killed(steps: range, *args: Any, **kwargs: Any) -> Iterator[int]:
@@ -112,7 +119,7 @@ def test_a_killed_training_resumes_as_if_undisturbed(
 
     whole = stage.train(settings(), records, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "progress", killed)
+        patch.setattr(trainer, "progress", killed)
         with pytest.raises(KeyboardInterrupt, match=r"stopped at step 15 of 30; .* --resume"):
             stage.train(settings(), records, tmp_path / "run")
     with pytest.raises(FacetpuError, match="run: exists; pass --resume"):
@@ -151,7 +158,8 @@ def test_a_loss_that_is_no_number_stops_the_training(records: Path, tmp_path: Pa
     from facetpu.stages.train import train
 
     wild = settings(optimizer={"learning_rate": 1e30, "warmup": 0}, checkpoint_every=1)
-    with pytest.raises(FacetpuError, match=r"the loss is (nan|inf) at step \d+; lower optimizer.learning"):
+    told = r"the loss is (nan|inf) at step \d+; lower optimizer.learning.* held person \d/\d.png, .* 5 others"
+    with pytest.raises(FacetpuError, match=told):
         train(wild, records, tmp_path / "run")
 
 
@@ -186,8 +194,8 @@ def test_bad_records_are_told_in_one_line(records: Path, tmp_path: Path) -> None
     [
         ({"loss": "softmx"}, "loss: there is no loss 'softmx'; did you mean softmax?"),
         (
-            {"network": {"name": "mobilenet_v2"}},
-            "network.name: there is no network 'mobilenet_v2'; did you mean mobilenet_v1?",
+            {"network": {"name": "mobilenet_v3"}},
+            "network.name: there is no network 'mobilenet_v3'; did you mean mobilenet_v2?",
         ),
     ],
 )
@@ -211,7 +219,7 @@ def test_every_photo_comes_once_an_epoch_and_each_epoch_in_its_own_order(records
 
     def sums(start: int, count: int) -> list[float]:
         batches = training_batches(data, config, start).take(count).as_numpy_iterator()
-        return [float(pixels.sum()) for batch, _ in batches for pixels in batch]
+        return [float(pixels.sum()) for batch in batches for pixels in batch.pixels]
 
     three_epochs = sums(0, 12)  # 32 photos in batches of 8
     assert len(set(three_epochs)) == 32
@@ -222,19 +230,19 @@ def test_every_photo_comes_once_an_epoch_and_each_epoch_in_its_own_order(records
 
 
 def test_augmentation_follows_its_seed_and_none_changes_nothing() -> None:
-    from facetpu.augmentation import augment
+    from facetpu.augmentation import augment, draw
     from facetpu.config import Augmentation
 
     pixels = np.random.default_rng(0).uniform(0, 255, (4, 16, 16, 3)).astype(np.float32)
     strong = Augmentation(shift=0.2, zoom=0.2, rotation=20, brightness=0.3, contrast=0.3, saturation=0.5)
-    one, same, other = (augment(pixels, strong, seed).numpy() for seed in ([1, 2], [1, 2], [1, 3]))
+    one, same, other = (augment(pixels, strong, draw(4, seed)).numpy() for seed in ([1, 2], [1, 2], [1, 3]))
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
     assert not np.array_equal(one, pixels)
     assert one.min() >= 0
     assert one.max() <= 255
     none = Augmentation(flip=False, shift=0, zoom=0, brightness=0, contrast=0, saturation=0)
-    assert np.array_equal(augment(pixels, none, [1, 2]), pixels)
+    assert np.array_equal(augment(pixels, none, draw(4, [1, 2])), pixels)
 
 
 def test_a_picture_moves_turns_and_grows_about_its_centre() -> None:
@@ -250,3 +258,51 @@ def test_a_picture_moves_turns_and_grows_about_its_centre() -> None:
     assert np.argwhere(moved(right=1 / 9, down=-2 / 9) > 0.5).tolist() == [[2, 7]]
     assert np.argwhere(moved(angle=np.pi / 2) > 0.5).tolist() == [[2, 4]]
     assert moved(zoom=2)[4, 8] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": {"name": "triplet_mined", "mine_every": 8}, "batch_size": 9, "optimizer": {"average": 0.9}},
+        {
+            "loss": {"name": "cosface", "center_weight": 0.1, "scale": 16, "margin_ramp": [0, 0.5]},
+            "sampling": {"by": "people"},
+            "optimizer": {"name": "adam", "learning_rate": 0.003, "clip_norm": 1.0},
+        },
+    ],
+)
+def test_whatever_it_holds_a_training_resumes_to_the_same_bits(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    from facetpu import trainer
+    from facetpu.stages.train import train
+
+    def killed(steps: range, *args: Any, **kwargs: Any) -> Iterator[int]:
+        yield from steps[:12]
+        raise KeyboardInterrupt
+
+    whole = train(settings(steps=20, **changes), records, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "progress", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings(steps=20, **changes), records, tmp_path / "run")
+    resumed = train(settings(steps=20, **changes), records, tmp_path / "run", resume=True)
+    assert (resumed.loss, resumed.validation_auc) == (whole.loss, whole.validation_auc)
+    one, other = variables(tmp_path / "whole"), variables(tmp_path / "run")
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def test_the_best_checkpoint_is_exported_and_patience_ends(records: Path, tmp_path: Path) -> None:
+    from facetpu.stages.freeze import freeze
+    from facetpu.stages.train import train
+
+    config = settings(
+        steps=60, validate_every=5, keep_best=True, patience=2, sampling={"by": "identities"},
+        loss="triplet", optimizer={"learning_rate": 0.01},
+    )  # fmt: skip
+    result = train(config, records, tmp_path / "run")
+    assert result.best_step is not None
+    assert result.steps <= result.best_step + 10 or result.steps == 60
+    assert freeze(tmp_path / "run", tmp_path / "frozen").step == result.best_step

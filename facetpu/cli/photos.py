@@ -134,13 +134,22 @@ def align(
     help="Share of photos kept for validation.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the split and of the order.")
+@click.option(
+    "--held-out",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0, 0.5),
+    help="Share of people kept out of training, to validate on.",
+)
+@click.option("--unknown", type=FOLDER, help="Crops of other people: one more class, unknown.")
+@click.option("--unlabelled", type=FOLDER, help="Crops of whomever, for a teacher's embeddings.")
 @common
 @overwrite
-def pack(crops: Path, records: Path, shards: int, validation: float, seed: int, overwrite: bool) -> Any:
+def pack(crops: Path, records: Path, **settings: Any) -> Any:
     """Pack the people in CROPS into TFRecords.
 
     Example: facetpu pack crops records
     """
     from ..stages.pack import pack
 
-    return pack(crops, records, shards=shards, validation=validation, seed=seed, overwrite=overwrite)
+    return pack(crops, records, **settings)

@@ -5,29 +5,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from .scopes import in_scopes
 from .tensorflow import slim, tf, v1
 
 EPSILON = 0.001
 
 
-def batch_norm(inputs: Any, decay: float, is_training: bool) -> Any:
+def batch_norm(
+    inputs: Any, decay: float, is_training: bool, trainable_scopes: Sequence[str] | None = None
+) -> Any:
     """Normalise over all but the last axis; a ``normalizer_fn`` of slim's layers.
 
     Args:
         inputs: float32 ``[B, H, W, C]``.
         decay: share of the old moving average kept at each training step.
         is_training: use and record the batch's statistics rather than the moving averages.
+        trainable_scopes: the scopes that are trained, None for all: elsewhere the moving averages
+            stand, as the frozen weights before them do.
     """
     channels = [inputs.shape[-1]]
     zeros, ones = v1.zeros_initializer(), v1.ones_initializer()
-    with v1.variable_scope("BatchNorm"):
+    with v1.variable_scope("BatchNorm") as scope:
         gamma = slim.model_variable("gamma", channels, initializer=ones)
         beta = slim.model_variable("beta", channels, initializer=zeros)
         moving_mean = slim.model_variable("moving_mean", channels, initializer=zeros, trainable=False)
         moving_variance = slim.model_variable("moving_variance", channels, initializer=ones, trainable=False)
-    if not is_training:
+    if not is_training or not in_scopes(scope.name, trainable_scopes):
         return v1.nn.fused_batch_norm(
             inputs, gamma, beta, moving_mean, moving_variance, epsilon=EPSILON, is_training=False
         )[0]

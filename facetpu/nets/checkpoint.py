@@ -10,6 +10,8 @@ from ..errors import FacetpuError
 from .tensorflow import tf, v1
 
 PREFIX = "model.ckpt"
+AVERAGE = "/ExponentialMovingAverage"  # what slim adds to the name of an averaged weight
+BEST = "best"  # the folder, in a run's checkpoints, of the one that validated best
 
 
 def by_name(variables: Iterable[Any]) -> dict[str, Any]:
@@ -20,6 +22,20 @@ def by_name(variables: Iterable[Any]) -> dict[str, Any]:
 def latest_checkpoint(folder: Path) -> str | None:
     """The prefix of the newest whole checkpoint in ``folder``, or None."""
     return tf.train.latest_checkpoint(str(folder)) if Path(folder).is_dir() else None
+
+
+def chosen_checkpoint(run: Path) -> str | None:
+    """The checkpoint of ``run`` to export: the best where it was kept, else the newest; None without any."""
+    folder = Path(run) / "checkpoints"
+    return latest_checkpoint(folder / BEST) or latest_checkpoint(folder)
+
+
+def averaged(prefix: str, variables: dict[str, Any]) -> dict[str, Any]:
+    """``variables`` by the names of their averages where the checkpoint ``prefix`` holds such."""
+    held = tf.train.load_checkpoint(prefix).get_variable_to_shape_map()
+    return {
+        name + AVERAGE if name + AVERAGE in held else name: variable for name, variable in variables.items()
+    }
 
 
 def check_checkpoint(prefix: str, variables: dict[str, Any]) -> None:

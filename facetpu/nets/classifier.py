@@ -12,11 +12,29 @@ from typing import Any, NamedTuple
 
 from ..config import Network, nearest
 from ..errors import FacetpuError
+from .inception_resnet_v1 import inception_resnet_v1
+from .mobilefacenet import mobilefacenet
 from .mobilenet_v1 import mobilenet_v1
+from .mobilenet_v2 import mobilenet_v2
+from .resnet50 import resnet50, se_resnet50
+from .squeezenet import squeezenet
 from .tensorflow import slim, tf, v1
+from .vgg16 import vgg16
 
 # What network.name may be: each takes images of about -1 to 1 and gives a feature map.
-NETWORKS: dict[str, Callable[[Any, Network, bool], Any]] = {"mobilenet_v1": mobilenet_v1}
+NETWORKS: dict[str, Callable[[Any, Network, bool], Any]] = {
+    "mobilenet_v1": mobilenet_v1,
+    "mobilenet_v2": mobilenet_v2,
+    "mobilefacenet": mobilefacenet,
+    "inception_resnet_v1": inception_resnet_v1,
+    "squeezenet": squeezenet,
+    "vgg16": vgg16,
+    "resnet50": resnet50,
+    "se_resnet50": se_resnet50,
+}
+
+# Pixels a side that a network needs, where those of the config's lower bound are too few.
+SMALLEST = {"inception_resnet_v1": 75}
 
 PIXEL_MEAN = 128.0
 PIXEL_SCALE = 1 / 128.0
@@ -80,3 +98,18 @@ def find_network(name: str) -> Callable[[Any, Network, bool], Any]:
     if name not in NETWORKS:
         raise FacetpuError(f"network.name: there is no network {name!r}{nearest(name, NETWORKS)}")
     return NETWORKS[name]
+
+
+def check_network(network: Network) -> None:
+    """Refuse a network that cannot be built.
+
+    Raises:
+        FacetpuError: there is none of that name, or the image is too small for it.
+    """
+    find_network(network.name)
+    smallest = SMALLEST.get(network.name, 0)
+    if network.image_size < smallest:
+        raise FacetpuError(
+            f"network.image_size is {network.image_size}, and {network.name} needs images of at least "
+            f"{smallest} px; align with --size {smallest} or more"
+        )

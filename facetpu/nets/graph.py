@@ -14,7 +14,7 @@ import numpy as np
 
 from ..config import TrainConfig
 from ..errors import FacetpuError
-from .checkpoint import by_name, check_checkpoint
+from .checkpoint import averaged, by_name, check_checkpoint
 from .classifier import classify
 from .inference import for_inference, is_switch
 from .nodes import Nodes, Norm, find_norms
@@ -51,7 +51,7 @@ def freeze_checkpoint(prefix: str, config: TrainConfig, people: int) -> Frozen:
         logits = tf.multiply(output.cosines, output.scale, name="logits")
         variables = by_name(v1.global_variables())
         check_checkpoint(prefix, variables)
-        v1.train.Saver(variables).restore(session, prefix)
+        v1.train.Saver(averaged(prefix, variables)).restore(session, prefix)
         constant = v1.graph_util.convert_variables_to_constants(
             session, graph.as_graph_def(), [logits.op.name]
         )

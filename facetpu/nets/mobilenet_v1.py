@@ -1,7 +1,7 @@
 """MobileNet v1 in tf-slim, with the variable names of its public checkpoints.
 
 Howard et al., MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications,
-arXiv:1704.04861, table 1.
+arXiv:1704.04861, table 1. All of it runs on the Edge TPU.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..config import Network
-from .batch_norm import batch_norm
-from .tensorflow import slim, tf, v1
+from .layers import convolutions
+from .tensorflow import slim, v1
 
 FIRST_DEPTH = 32
 MIN_DEPTH = 8
@@ -45,17 +45,9 @@ def mobilenet_v1(images: Any, network: Network, is_training: bool) -> Any:
     """
 
     def depth(full: int) -> int:
-        return max(int(full * network.depth_multiplier), MIN_DEPTH)
+        return max(int(full * network.multiplier), MIN_DEPTH)
 
-    convolutions = slim.arg_scope(
-        [slim.conv2d, slim.separable_conv2d],
-        activation_fn=tf.nn.relu6,
-        weights_initializer=v1.truncated_normal_initializer(stddev=0.09),
-        normalizer_fn=batch_norm,
-        normalizer_params={"decay": network.batch_norm_decay, "is_training": is_training},
-        padding="SAME",
-    )
-    with v1.variable_scope("MobilenetV1"), convolutions:
+    with v1.variable_scope("MobilenetV1"), convolutions(network, is_training):
         net = slim.conv2d(images, depth(FIRST_DEPTH), 3, stride=2, scope="Conv2d_0")
         for index, (stride, full) in enumerate(BLOCKS, 1):
             name = f"Conv2d_{index}"

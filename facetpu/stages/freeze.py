@@ -12,7 +12,7 @@ from ..artefacts import check_new, digest, finished, new_folder, read_manifest, 
 from ..config import read_config
 from ..errors import FacetpuError
 from ..labels import read_labels, write_labels
-from ..nets.checkpoint import latest_checkpoint
+from ..nets.checkpoint import chosen_checkpoint
 from ..nets.graph import Frozen, freeze_checkpoint
 from ..people import check_folder
 from ..sources.embedder import Settings, files_of, read_embedder
@@ -54,7 +54,7 @@ class Checkpoint(NamedTuple):
 def freeze(
     source: Path, out: Path, settings: Settings | None = None, overwrite: bool = False
 ) -> FreezeResult:
-    """Freeze the newest checkpoint of a run, or any other face embedder.
+    """Freeze the newest checkpoint of a run, the best where that was kept, or any other face embedder.
 
     Args:
         source: a folder of ``facetpu train``; or of another maker a frozen graph (.pb), a SavedModel, a
@@ -119,13 +119,13 @@ def source_digests(source: Path, settings: Settings) -> dict[str, str]:
 
 
 def find_checkpoint(run: Path) -> Checkpoint:
-    """The newest checkpoint of ``run``.
+    """The newest checkpoint of ``run``, or the best where that was kept.
 
     Raises:
         FacetpuError: ``run`` is no run, or has no checkpoint.
     """
     check_folder(run)
-    prefix = latest_checkpoint(run / "checkpoints")
+    prefix = chosen_checkpoint(run)
     if prefix is None:
         raise FacetpuError(f"{run / 'checkpoints'}: holds no checkpoint yet; let the training reach one")
     files = {"checkpoint": Path(f"{prefix}.index")}

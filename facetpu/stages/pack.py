@@ -13,27 +13,36 @@ from ..errors import FacetpuError
 from ..image import read_image
 from ..labels import write_labels
 from ..nets.tensorflow import tf
-from ..people import people_under
+from ..people import people_under, photos_under
 from ..progress import progress
-from ..records import make_example, shard_name, shuffled, write_shard
+from ..records import make_example, shard_name, shuffled, spread, write_shard
 
 log = logging.getLogger(__name__)
+
+
+UNKNOWN = "unknown"  # the class of all other people's faces
+NOBODY = -1  # the label of a photo without one
 
 
 class PackResult(NamedTuple):
     """Where the records are, and what they hold."""
 
     records: Path
-    people: int
+    people: int  # to be told apart, the unknown among them
     train: int
     validation: int
     image_size: int
+    held_out: int = 0  # photos of people who are not trained on
+    unlabelled: int = 0  # of ``train``
 
     def __str__(self) -> str:
-        return (
+        text = (
             f"{self.records}: {self.people} people, {self.train} photos to train on and "
             f"{self.validation} to validate, {self.image_size} px"
         )
+        if self.unlabelled:
+            text += f"; {self.unlabelled} of those to train on are of nobody known"
+        return text + (f"; {self.held_out} photos of people held out" if self.held_out else "")
 
 
 class _Crop(NamedTuple):
@@ -50,6 +59,9 @@ def pack(
     validation: float = 0.05,
     seed: int = 0,
     overwrite: bool = False,
+    held_out: float = 0.0,
+    unknown: Path | None = None,
+    unlabelled: Path | None = None,
 ) -> PackResult:
     """Pack the people in ``crops`` into TFRecords with slim's keys.
 
@@ -60,47 +72,63 @@ def pack(
         validation: share of the photos kept for validation; every person keeps one to train on.
         seed: of the split and of the order.
         overwrite: replace ``records``.
+        held_out: share of the people who are not trained on at all; a training says how well it tells
+            them apart, which is what a recogniser is for.
+        unknown: a folder of other people's crops, which become one more class, ``unknown``.
+        unlabelled: a folder of crops of whomever, that a teacher's embeddings can be learnt on.
 
     Raises:
         FacetpuError: there are not two people, a crop is unreadable or not square, or sizes differ.
     """
     crops, records = Path(crops), Path(records)
     people = people_under(crops)
-    if len(people) < 2:
-        raise FacetpuError(
-            f"{crops}: holds one person, {next(iter(people))}; training needs at least two to tell apart"
-        )
+    aside = _held_out(people, held_out, seed)
+    people = {person: photos for person, photos in people.items() if person not in aside}
+    _check_people(crops, people, unknown)
+    extra = {"unknown": unknown, "unlabelled": unlabelled}
     aligned = read_manifest(crops)
-    config = {"shards": shards, "validation": validation, "seed": seed}
-    inputs = {"crops": digest(crops, times=not aligned)}
+    config = {"shards": shards, "validation": validation, "seed": seed, "held_out": held_out}
+    inputs = {
+        name: digest(folder, times=not read_manifest(folder))
+        for name, folder in {"crops": crops, **extra}.items()
+        if folder is not None
+    }
     done = finished(records, "pack", config, inputs)
     if done:
         log.info("%s: is up to date", records)
         return _result(records, done)
     check_new(records, overwrite)
 
-    train, validate = _split(_listed(crops, people), validation, seed)
+    labels = [*people, *([UNKNOWN] if unknown else [])]
+    named = _listed(crops, people) + _others(unknown, UNKNOWN, len(people))
+    train, validate = _split(named, validation, seed)
+    nameless = _others(unlabelled, "", NOBODY)
+    if nameless:
+        every = {crop.name: crop for crop in train + nameless}
+        train = [every[name] for name in shuffled(every, seed)]
+    splits = {"train": train, "validation": validate, "held_out": _listed(crops, aside)}
     reader = _Reader()
     with new_folder(records, overwrite) as folder:
-        left = progress([*train, *validate], "pack", unit="crop")
+        left = progress([crop for chosen in splits.values() for crop in chosen], "pack", unit="crop")
         per_shard = math.ceil(len(train) / shards)
-        for split, chosen in (("train", train), ("validation", validate)):
+        for split, chosen in splits.items():
             count = math.ceil(len(chosen) / per_shard)
-            for index in range(count):
-                # Shares that differ by one at most, so that no shard is left empty.
-                size = len(chosen) * (index + 1) // count - len(chosen) * index // count
+            for index, size in enumerate(spread(len(chosen), count)):
                 photos = (next(left) for _ in range(size))
                 write_shard(folder / shard_name(split, index, count), reader.examples(photos))
-        write_labels(folder / "labels.txt", people)
+        write_labels(folder / "labels.txt", labels)
         write_manifest(
             folder,
             "pack",
             config,
             inputs,
             alignment=_alignment(aligned, crops, reader.size),
-            people=len(people),
+            people=len(labels),
             train=len(train),
             validation=len(validate),
+            held_out=len(splits["held_out"]),
+            unknown=len(people) if unknown else None,
+            unlabelled=len(nameless),
             shards={path.name: path.stat().st_size for path in sorted(folder.glob("*.tfrecord"))},
         )
     return _result(records, read_manifest(records))
@@ -147,6 +175,34 @@ def _listed(crops: Path, people: dict[str, list[Path]]) -> list[_Crop]:
     ]
 
 
+def _others(folder: Path | None, person: str, label: int) -> list[_Crop]:
+    """Every crop below ``folder``, however it is laid out, under one label."""
+    if folder is None:
+        return []
+    kind = person or "unlabelled"
+    return [
+        _Crop(path, f"{kind}/{path.relative_to(folder).as_posix()}", person, label)
+        for path in photos_under(folder)
+    ]
+
+
+def _held_out(people: dict[str, list[Path]], share: float, seed: int) -> dict[str, list[Path]]:
+    """The people to set aside, of those with two photos or more."""
+    fit = [person for person, photos in people.items() if len(photos) > 1]
+    chosen = sorted(shuffled(fit, seed)[: round(share * len(people))])
+    return {person: people[person] for person in chosen}
+
+
+def _check_people(crops: Path, people: dict[str, list[Path]], unknown: Path | None) -> None:
+    if len(people) < 2:
+        who = f"one person, {next(iter(people))}" if people else "nobody to train on"
+        raise FacetpuError(f"{crops}: holds {who}; training needs at least two to tell apart")
+    if unknown is not None and UNKNOWN in people:
+        raise FacetpuError(
+            f"{crops / UNKNOWN}: has the name of the class of other faces; rename it, or leave --unknown out"
+        )
+
+
 def _split(crops: list[_Crop], share: float, seed: int) -> tuple[list[_Crop], list[_Crop]]:
     """The crops to train on and to validate on, each in its seeded order."""
     by_name = {crop.name: crop for crop in crops}
@@ -182,5 +238,11 @@ def _alignment(manifest: dict[str, Any], crops: Path, size: int) -> dict[str, An
 
 def _result(records: Path, manifest: dict[str, Any]) -> PackResult:
     return PackResult(
-        records, manifest["people"], manifest["train"], manifest["validation"], manifest["alignment"]["size"]
+        records,
+        manifest["people"],
+        manifest["train"],
+        manifest["validation"],
+        manifest["alignment"]["size"],
+        manifest["held_out"],
+        manifest["unlabelled"],
     )
