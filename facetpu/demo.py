@@ -18,7 +18,7 @@ from .board.faces import KnownFace
 from .board.identify import PhotoFaces, identify
 from .config import TrainConfig, read_config
 from .contact_sheet import BLUE, GREEN, GREY, RED, Cell, Section, contact_sheet
-from .evaluation import Evaluation
+from .evaluation.figures import Evaluation
 from .export import export
 from .image import read_image, write_png
 from .people import people_under

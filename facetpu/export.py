@@ -24,15 +24,15 @@ from .artefacts import (
 )
 from .board.embed import Embedder
 from .board.threshold import Cohort, write_cohort
-from .calibration import read_sample
 from .edgetpu.imprinting import imprinting_problem
 from .edgetpu.support import check
 from .errors import FacetpuError
-from .export_page import write_export_page
 from .labels import read_labels
 from .metrics import threshold_at_far
 from .mtcnn.weights import write_networks
 from .people import check_folder
+from .quantization.calibration import read_sample
+from .quantization.page import write_export_page
 from .sources.embedder import Settings
 from .stages.compile import compile_models
 from .stages.freeze import freeze, source_digests

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from facetpu.board.folder import ModelFolder
+from facetpu.evaluation.pairs import read_pairs
 from facetpu.image import read_image
-from facetpu.pairs import read_pairs
 from facetpu.runtime import interpreter
 from facetpu.stages.evaluate import evaluate
 from facetpu.workers import cores

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 from facetpu.config import read_config
-from facetpu.records import read_records
-from facetpu.trainer import Trainer
+from facetpu.training.records import read_records
+from facetpu.training.trainer import Trainer
 
 WARM_UP = 5
 TURNS = 6

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from facetpu.journal import Entry, Journal
+from facetpu.alignment.journal import Entry, Journal
 from facetpu.stages import align as stage
 
 LINKS = 50_000  # of one file: ext4 allows 65,000

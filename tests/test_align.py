@@ -23,18 +23,18 @@ from click.testing import CliRunner
 from PIL import Image, ImageFilter
 from test_image import STORED
 
-from facetpu import shards
+from facetpu.alignment import shards
+from facetpu.alignment.crop_tables import COLUMNS
+from facetpu.alignment.journal import Entry, Journal
+from facetpu.alignment.review import Sample
+from facetpu.alignment.shards import Shard
 from facetpu.artefacts import files_under, read_manifest
 from facetpu.cli import main
-from facetpu.crop_tables import COLUMNS
 from facetpu.errors import FacetpuError
 from facetpu.image import align_face, read_image
-from facetpu.journal import Entry, Journal
 from facetpu.mtcnn.detector import Detector, main_face
 from facetpu.mtcnn.weights import write_networks
 from facetpu.portraits import draw_people, render
-from facetpu.review import Sample
-from facetpu.shards import Shard
 from facetpu.stages import align as stage
 from facetpu.stages.align import AlignConfig, Alignment, align
 from facetpu.workers import AHEAD

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from facetpu.classifiers import CLASSIFIERS, Split, judge
 from facetpu.cli import main
 from facetpu.errors import FacetpuError
+from facetpu.evaluation.classifiers import CLASSIFIERS, Split, judge
 from facetpu.metrics import unit
 from facetpu.stages.classify import ClassifyConfig, classify
 

@@ -12,8 +12,8 @@ from PIL import Image
 from small_base import pixels_as_embedding
 
 from facetpu.cli import main
-from facetpu.clustering import METHODS, NOBODY, agreement, chinese_whispers, largest_first
 from facetpu.errors import FacetpuError
+from facetpu.evaluation.clustering import METHODS, NOBODY, agreement, chinese_whispers, largest_first
 from facetpu.metrics import unit
 from facetpu.stages.cluster import cluster
 

@@ -15,7 +15,7 @@ from facetpu import metrics
 from facetpu.artefacts import write_manifest
 from facetpu.cli import main
 from facetpu.errors import FacetpuError
-from facetpu.evaluation import read_evaluation
+from facetpu.evaluation.figures import read_evaluation
 from facetpu.stages.embed import embed
 from facetpu.stages.evaluate import FAR, EvaluateConfig, evaluate
 

@@ -14,10 +14,10 @@ from crops import write_crops
 
 from facetpu.artefacts import read_manifest
 from facetpu.board.embed import Embedder
-from facetpu.calibration import read_sample
 from facetpu.config import TrainConfig, read_config
 from facetpu.errors import FacetpuError
 from facetpu.labels import read_labels
+from facetpu.quantization.calibration import read_sample
 from facetpu.runtime import interpreter
 from facetpu.stages.pack import pack
 from facetpu.tflite.model import op_name, quantization, read_model, tensor_data, tensor_shape, type_name

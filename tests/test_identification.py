@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facetpu.errors import FacetpuError
-from facetpu.identification import Identification, identify_draws, person_vectors, ranks_of
+from facetpu.evaluation.identification import Identification, identify_draws, person_vectors, ranks_of
 from facetpu.metrics import unit
 
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facetpu.errors import FacetpuError
-from facetpu.pair_files import unpack_bin
-from facetpu.pairs import Pairs, draw_pairs, read_pairs
+from facetpu.evaluation.pair_files import unpack_bin
+from facetpu.evaluation.pairs import Pairs, draw_pairs, read_pairs
 
 LFW = """2	2
 Ana	1	2

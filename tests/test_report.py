@@ -11,7 +11,7 @@ from small_base import pixels_as_embedding
 from facetpu.artefacts import write_manifest
 from facetpu.cli import main
 from facetpu.errors import FacetpuError
-from facetpu.run_page import read_curves
+from facetpu.evaluation.run_page import read_curves
 from facetpu.stages.evaluate import evaluate
 from facetpu.stages.report import report
 

@@ -11,14 +11,14 @@ from crops import write_crops
 
 from facetpu.config import Sampling
 from facetpu.errors import FacetpuError
-from facetpu.mining import mine, mining_rows
 from facetpu.stages.pack import pack
+from facetpu.training.mining import mine, mining_rows
 
 LABELS = np.array([0] * 50 + [1] * 5 + [2] * 3 + [3] + [-1] * 20, np.int64)
 
 
 def test_people_come_equally_often_however_many_photos_they_have() -> None:
-    from facetpu.sampling import sampler
+    from facetpu.training.sampling import sampler
 
     choose = sampler(LABELS, Sampling(by="people"), batch_size=6, seed=0)
     rows = np.concatenate([choose(step) for step in range(40)])
@@ -28,7 +28,7 @@ def test_people_come_equally_often_however_many_photos_they_have() -> None:
 
 
 def test_a_batch_of_identities_is_p_people_by_k_photos(caplog: pytest.LogCaptureFixture) -> None:
-    from facetpu.sampling import sampler
+    from facetpu.training.sampling import sampler
 
     choose = sampler(LABELS, Sampling(by="identities", photos_per_person=4), batch_size=8, seed=0)
     assert "1 people with one photo each are left out" in caplog.text
@@ -46,8 +46,8 @@ def test_a_batch_of_identities_is_p_people_by_k_photos(caplog: pytest.LogCapture
 
 def test_the_index_finds_every_photo_and_tells_a_cut_shard(tmp_path: Path) -> None:
     from facetpu.nets.tensorflow import tf
-    from facetpu.records import read_records
-    from facetpu.sampling import read_index
+    from facetpu.training.records import read_records
+    from facetpu.training.sampling import read_index
 
     pack(write_crops(tmp_path / "crops", people=3, photos=4), tmp_path / "records", shards=2, validation=0)
     shards = read_records(tmp_path / "records").train

@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from facetpu.artefacts import read_manifest
 from facetpu.board.imprint import ImprintingEngine
-from facetpu.calibration import read_sample
 from facetpu.errors import FacetpuError
+from facetpu.quantization.calibration import read_sample
 from facetpu.sources.embedder import Foreign, Settings, read_embedder
 
 SIDE, DIM = 16, 8

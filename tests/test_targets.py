@@ -14,13 +14,13 @@ from crops import write_crops
 
 from facetpu.artefacts import read_manifest
 from facetpu.board.embed import Embedder
-from facetpu.calibration import Sample, read_sample
 from facetpu.cli import main
 from facetpu.errors import FacetpuError
-from facetpu.litert_metadata import read_metadata
 from facetpu.quantization.advice import remedies, warnings_of
+from facetpu.quantization.calibration import Sample, read_sample
 from facetpu.quantization.compare import Comparison, compare
 from facetpu.runtime import interpreter
+from facetpu.tflite.metadata import read_metadata
 from facetpu.tflite.model import op_name, quantization, read_model, tensor_shape, type_name
 
 SIDE, DIM, PEOPLE = 32, 16, 12

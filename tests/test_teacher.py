@@ -49,8 +49,8 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_embeddings_are_the_teachers_and_made_once(records: Path, tmp_path: Path) -> None:
     from facetpu.nets.tensorflow import tf
-    from facetpu.records import all_photos, read_records
-    from facetpu.teacher import read_targets
+    from facetpu.training.records import all_photos, read_records
+    from facetpu.training.teacher import read_targets
 
     kernel = write_teacher(tmp_path / "teacher.onnx")
     teacher = Teacher(model=str(tmp_path / "teacher.onnx"), mean=(100, 110, 120), std=(50, 60, 70))

@@ -110,8 +110,8 @@ def test_a_rerun_does_nothing_and_another_training_is_not_overwritten(records: P
 def test_a_killed_training_resumes_as_if_undisturbed(
     records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from facetpu import trainer
     from facetpu.stages import train as stage
+    from facetpu.training import trainer
 
     def killed(steps: range, *args: Any, **kwargs: Any) -> Iterator[int]:
         yield from steps[:15]
@@ -211,7 +211,7 @@ def test_an_unknown_network_or_loss_is_told(
 
 def test_every_photo_comes_once_an_epoch_and_each_epoch_in_its_own_order(records: Path) -> None:
     from facetpu.config import Augmentation
-    from facetpu.records import read_records, training_batches
+    from facetpu.training.records import read_records, training_batches
 
     plain = Augmentation(flip=False, shift=0, zoom=0, brightness=0, contrast=0, saturation=0)
     config = settings(augmentation=plain)
@@ -230,8 +230,8 @@ def test_every_photo_comes_once_an_epoch_and_each_epoch_in_its_own_order(records
 
 
 def test_augmentation_follows_its_seed_and_none_changes_nothing() -> None:
-    from facetpu.augmentation import augment, draw
     from facetpu.config import Augmentation
+    from facetpu.training.augmentation import augment, draw
 
     pixels = np.random.default_rng(0).uniform(0, 255, (4, 16, 16, 3)).astype(np.float32)
     strong = Augmentation(shift=0.2, zoom=0.2, rotation=20, brightness=0.3, contrast=0.3, saturation=0.5)
@@ -246,8 +246,8 @@ def test_augmentation_follows_its_seed_and_none_changes_nothing() -> None:
 
 
 def test_a_picture_moves_turns_and_grows_about_its_centre() -> None:
-    from facetpu.augmentation import _moves, _warp
     from facetpu.nets.tensorflow import tf
+    from facetpu.training.augmentation import _moves, _warp
 
     def moved(right: float = 0, down: float = 0, zoom: float = 1, angle: float = 0) -> Any:
         each = [tf.constant([value], tf.float32) for value in (right, down, zoom, angle)]
@@ -274,8 +274,8 @@ def test_a_picture_moves_turns_and_grows_about_its_centre() -> None:
 def test_whatever_it_holds_a_training_resumes_to_the_same_bits(
     records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
-    from facetpu import trainer
     from facetpu.stages.train import train
+    from facetpu.training import trainer
 
     def killed(steps: range, *args: Any, **kwargs: Any) -> Iterator[int]:
         yield from steps[:12]

@@ -15,7 +15,7 @@ def _shard(_: click.Context, __: click.Parameter, text: str | None) -> Any:
     """The value of --shard."""
     if text is None:
         return None
-    from ..shards import Shard
+    from ..alignment.shards import Shard
 
     try:
         return Shard.parse(text)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..calibration import Sample
 from ..image import ARCFACE_LANDMARKS, ARCFACE_SIZE
 from ..mtcnn.detector import Detector
 from ..mtcnn.weights import write_networks
+from .calibration import Sample
 from .compare import Comparison
 
 FEW_CROPS = 50  # below that the ranges of the activations are guesses

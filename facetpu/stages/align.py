@@ -19,19 +19,19 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from .. import __version__
+from ..alignment.crop_tables import cells, write_tables
+from ..alignment.journal import Entry, Journal, remove_journal
+from ..alignment.review import REVIEW, write_review
+from ..alignment.shards import GATHERED, Shard, gather
 from ..artefacts import digest, finished, new_folder, write_manifest
 from ..board import ssd
-from ..crop_tables import cells, write_tables
 from ..errors import FacetpuError
 from ..image import Face, UnreadableImage, align_face, one_thread, read_image, write_png
-from ..journal import Entry, Journal, remove_journal
 from ..labels import check_distinct, check_name
 from ..mtcnn.detector import Detector, main_face
 from ..mtcnn.weights import write_networks
 from ..progress import progress
-from ..review import REVIEW, write_review
 from ..runtime import find_runtime
-from ..shards import GATHERED, Shard, gather
 from ..workers import each
 
 log = logging.getLogger(__name__)

@@ -13,13 +13,13 @@ from typing import NamedTuple
 import numpy as np
 
 from ..artefacts import check_new, digest, finished, new_folder, write_manifest, write_text
-from ..classifiers import CLASSIFIERS, Judged, Split, judge
-from ..embedders import find_source
-from ..embeddings import embed_crops
 from ..errors import FacetpuError
-from ..identification import FPIR, Spread, share
+from ..evaluation.classifiers import CLASSIFIERS, Judged, Split, judge
+from ..evaluation.embedders import find_source
+from ..evaluation.embeddings import embed_crops
+from ..evaluation.identification import FPIR, Spread, share
+from ..evaluation.text_table import text_table
 from ..people import people_under
-from ..text_table import text_table
 
 log = logging.getLogger(__name__)
 

@@ -13,11 +13,11 @@ import numpy as np
 from ..artefacts import check_new, digest, finished, new_folder, write_manifest
 from ..board.folder import COHORT
 from ..board.threshold import read_cohort
-from ..clustering import METHODS, NOBODY, Agreement, agreement
-from ..embedders import EMBEDDINGS, Source, find_source
-from ..embeddings import embed_crops
 from ..errors import FacetpuError
-from ..identification import person_vectors
+from ..evaluation.clustering import METHODS, NOBODY, Agreement, agreement
+from ..evaluation.embedders import EMBEDDINGS, Source, find_source
+from ..evaluation.embeddings import embed_crops
+from ..evaluation.identification import person_vectors
 from ..image import read_image
 from ..metrics import threshold_at_far
 from ..page import write_page

@@ -15,11 +15,11 @@ import numpy as np
 from .. import metrics
 from ..artefacts import check_new, digest, finished, new_folder, write_manifest, write_text
 from ..board.folder import BASE, BASE_EDGETPU
-from ..embedders import CHECKPOINTS, EMBEDDINGS, Source, find_source, open_embedder
-from ..embeddings import embed_crops
 from ..errors import FacetpuError
-from ..pairs import Pairs, draw_pairs, read_pairs
-from ..text_table import text_table
+from ..evaluation.embedders import CHECKPOINTS, EMBEDDINGS, Source, find_source, open_embedder
+from ..evaluation.embeddings import embed_crops
+from ..evaluation.pairs import Pairs, draw_pairs, read_pairs
+from ..evaluation.text_table import text_table
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..artefacts import check_new
-from ..embedders import find_source
-from ..embeddings import Embeddings, embed_crops, write_embeddings
+from ..evaluation.embedders import find_source
+from ..evaluation.embeddings import Embeddings, embed_crops, write_embeddings
 from ..people import photos_under
 
 

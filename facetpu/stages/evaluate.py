@@ -13,14 +13,14 @@ import numpy as np
 
 from .. import metrics
 from ..artefacts import check_new, digest, finished, new_folder, read_manifest, write_manifest
-from ..embedders import Source, find_source
-from ..embeddings import embed_crops
 from ..errors import FacetpuError
-from ..evaluation import Evaluated, Evaluation, read_evaluation
-from ..evaluation_page import write_evaluation_page
-from ..fairness import group_rates, read_groups
-from ..identification import identify_draws
-from ..pairs import CAP, SEED, Pairs, draw_pairs, read_bin, read_pairs
+from ..evaluation.embedders import Source, find_source
+from ..evaluation.embeddings import embed_crops
+from ..evaluation.fairness import group_rates, read_groups
+from ..evaluation.figures import Evaluated, Evaluation, read_evaluation
+from ..evaluation.identification import identify_draws
+from ..evaluation.page import write_evaluation_page
+from ..evaluation.pairs import CAP, SEED, Pairs, draw_pairs, read_bin, read_pairs
 from ..people import check_folder, people_under
 
 log = logging.getLogger(__name__)

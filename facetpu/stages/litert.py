@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..artefacts import read_manifest
-from ..calibration import read_sample
 from ..labels import read_labels
-from ..litert_metadata import with_metadata
 from ..nets.graph import read_graph
 from ..nets.scaling import EMBEDDING, without_scaling
 from ..nets.tensorflow import tf, v1
+from ..quantization.calibration import read_sample
 from ..quantization.convert import converter, integer_model, run_converter
 from ..runtime import interpreter
+from ..tflite.metadata import with_metadata
 from ..tflite.model import quantization, read_model, tensor_data
 
 PROBABILITY = "probability"

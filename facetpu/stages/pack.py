@@ -15,7 +15,7 @@ from ..labels import write_labels
 from ..nets.tensorflow import tf
 from ..people import people_under, photos_under
 from ..progress import progress
-from ..records import make_example, shard_name, shuffled, spread, write_shard
+from ..training.records import make_example, shard_name, shuffled, spread, write_shard
 
 log = logging.getLogger(__name__)
 

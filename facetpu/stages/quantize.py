@@ -11,12 +11,12 @@ import numpy as np
 
 from ..artefacts import check_new, digest, finished, new_folder, read_manifest, write_manifest, write_text
 from ..board.embed import Embedder
-from ..calibration import Sample, read_sample
 from ..errors import FacetpuError
 from ..labels import read_labels, write_labels
 from ..nets.graph import Frozen, read_graph
 from ..people import check_folder
 from ..quantization.advice import remedies, warnings_of
+from ..quantization.calibration import Sample, read_sample
 from ..quantization.compare import compare
 from ..quantization.convert import convert
 from ..quantization.layers import layer_errors

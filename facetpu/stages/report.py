@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..artefacts import check_new
+from ..evaluation.run_page import read_section
 from ..page import write_page
-from ..run_page import read_section
 
 
 class Report(NamedTuple):

@@ -17,10 +17,10 @@ from ..errors import FacetpuError
 from ..labels import read_labels, write_labels
 from ..losses import find_loss
 from ..nets.classifier import check_network
-from ..records import Records, read_records
-from ..teacher import teacher_key
-from ..trainer import Trainer
-from ..training_report import write_projector, write_report
+from ..training.records import Records, read_records
+from ..training.report import write_projector, write_report
+from ..training.teacher import teacher_key
+from ..training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 

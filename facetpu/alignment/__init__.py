@@ -1,0 +1,1 @@
+"""What the stage align keeps of very many photos, and shows of them."""

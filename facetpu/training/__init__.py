@@ -1,0 +1,1 @@
+"""What a training consists of beside its network and its losses."""

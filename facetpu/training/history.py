@@ -1,0 +1,57 @@
+"""What a training measured as it went: a line a measurement in ``history.csv``, read for its report."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from ..artefacts import write_text
+
+NAME = "history.csv"
+# Of the whole run: the step it was measured at and the seconds of training up to it.
+COLUMNS = (
+    "step", "seconds", "loss", "learning_rate", "images_per_second",
+    "validation_accuracy", "validation_auc", "validation_tar",
+)  # fmt: skip
+
+
+class History:
+    """The measurements of a run, on disk as they come."""
+
+    def __init__(self, run: Path, step: int) -> None:
+        """Take up the history of ``run`` as far as ``step``; what a killed run measured later goes."""
+        self.path = run / NAME
+        self.rows = [row for row in read_history(run) if row["step"] <= step]
+        lines = [",".join(COLUMNS), *(_line(row) for row in self.rows)]
+        write_text(self.path, "\n".join(lines) + "\n", overwrite=True)
+
+    @property
+    def seconds(self) -> float:
+        """Training time up to the last measurement."""
+        return self.rows[-1]["seconds"] if self.rows else 0.0
+
+    def add(self, **figures: float) -> None:
+        """Write the measurement ``figures``, ``step`` and ``seconds`` among them."""
+        self.rows.append(figures)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(_line(figures) + "\n")
+
+    def curve(self, name: str) -> list[tuple[float, float, float]]:
+        """(step, seconds, value) wherever ``name`` was measured."""
+        return [(row["step"], row["seconds"], row[name]) for row in self.rows if name in row]
+
+
+def read_history(run: Path) -> list[dict[str, float]]:
+    """The measurements in ``run``, none where there are none; a half-written last line is left out."""
+    path = run / NAME
+    if not path.is_file():
+        return []
+    rows = []
+    for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines()):
+        if row.get(COLUMNS[-1]) is not None:
+            rows.append({name: float(value) for name, value in row.items() if value})
+    return rows
+
+
+def _line(figures: dict[str, float]) -> str:
+    return ",".join(f"{figures[name]:.9g}" if name in figures else "" for name in COLUMNS)
