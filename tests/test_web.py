@@ -193,7 +193,6 @@ def data_url(image):
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-@pytest.mark.slow
 def test_the_browser_sees_what_python_sees(site, open_browser):
     url, root = site
     reader = FaceReader(root / "export")
@@ -218,7 +217,6 @@ def test_the_browser_sees_what_python_sees(site, open_browser):
     browser.close()
 
 
-@pytest.mark.slow
 def test_people_are_learned_named_renamed_and_erased(site, open_browser):
     url, root = site
     from playwright.sync_api import expect
@@ -281,7 +279,6 @@ def write_y4m(path, frames):
                 )
 
 
-@pytest.mark.slow
 def test_the_camera_is_watched_and_a_person_learned_from_it(site, open_browser, tmp_path):
     url, root = site
     from playwright.sync_api import expect
@@ -307,7 +304,6 @@ def test_the_camera_is_watched_and_a_person_learned_from_it(site, open_browser, 
     browser.close()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("count", [12, 300])
 def test_the_browser_sets_the_threshold_that_the_board_sets(site, open_browser, count):
     url, _ = site
