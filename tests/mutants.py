@@ -278,8 +278,8 @@ def main(folder: str, first: int, last: int, every: int) -> None:
 
 def _peak() -> int:
     """The most memory that this process ever held, in kB; ``ru_maxrss`` begins with its parent's."""
-    (line,) = [line for line in open("/proc/self/status", encoding="ascii") if line.startswith("VmHWM:")]
-    return int(line.split()[1])
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0])
 
 
 if __name__ == "__main__":
