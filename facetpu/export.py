@@ -35,7 +35,7 @@ from .mtcnn.weights import write_networks
 from .people import check_folder
 from .quantization.calibration import read_sample
 from .quantization.page import write_export_page
-from .sources.embedder import Settings
+from .sources.reading import Settings
 from .stages.compile import compile_models
 from .stages.freeze import freeze, source_digests
 from .stages.litert import TargetModel, write_litert

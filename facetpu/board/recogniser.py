@@ -38,7 +38,7 @@ from .folder import (
 )
 from .gallery import Gallery, read_gallery, write_gallery
 from .imprint import ImprintingEngine, UnfitModel
-from .interpreter import open_model, read_tflite
+from .runner import open_model, read_tflite
 from .softmax import STRANGER, join_softmax, train_softmax
 from .threshold import Cohort, write_cohort
 

@@ -102,7 +102,7 @@ def export(
     Example: facetpu export run model --edgetpu
     """
     from ..export import export
-    from ..sources.embedder import Settings
+    from ..sources.reading import Settings
 
     return export(
         source,
@@ -130,7 +130,7 @@ def freeze(source: Path, out: Path, overwrite: bool, **settings: Any) -> Any:
 
     Example: facetpu freeze run frozen
     """
-    from ..sources.embedder import Settings
+    from ..sources.reading import Settings
     from ..stages.freeze import freeze
 
     return freeze(source, out, settings=Settings(**settings), overwrite=overwrite)
