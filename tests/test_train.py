@@ -229,37 +229,6 @@ def test_every_photo_comes_once_an_epoch_and_each_epoch_in_its_own_order(records
     assert sums(5, 7) == three_epochs[40:]
 
 
-def test_augmentation_follows_its_seed_and_none_changes_nothing() -> None:
-    from facetpu.config import Augmentation
-    from facetpu.training.augmentation import augment, draw
-
-    pixels = np.random.default_rng(0).uniform(0, 255, (4, 16, 16, 3)).astype(np.float32)
-    strong = Augmentation(shift=0.2, zoom=0.2, rotation=20, brightness=0.3, contrast=0.3, saturation=0.5)
-    one, same, other = (augment(pixels, strong, draw(4, seed)).numpy() for seed in ([1, 2], [1, 2], [1, 3]))
-    assert np.array_equal(one, same)
-    assert not np.array_equal(one, other)
-    assert not np.array_equal(one, pixels)
-    assert one.min() >= 0
-    assert one.max() <= 255
-    none = Augmentation(flip=False, shift=0, zoom=0, brightness=0, contrast=0, saturation=0)
-    assert np.array_equal(augment(pixels, none, draw(4, [1, 2])), pixels)
-
-
-def test_a_picture_moves_turns_and_grows_about_its_centre() -> None:
-    from facetpu.nets.tensorflow import tf
-    from facetpu.training.augmentation import _moves, _warp
-
-    def moved(right: float = 0, down: float = 0, zoom: float = 1, angle: float = 0) -> Any:
-        each = [tf.constant([value], tf.float32) for value in (right, down, zoom, angle)]
-        return _warp(picture, _moves(9, *each)).numpy()[0, :, :, 0]
-
-    picture = np.zeros((1, 9, 9, 3), np.float32)
-    picture[0, 4, 6] = 1
-    assert np.argwhere(moved(right=1 / 9, down=-2 / 9) > 0.5).tolist() == [[2, 7]]
-    assert np.argwhere(moved(angle=np.pi / 2) > 0.5).tolist() == [[2, 4]]
-    assert moved(zoom=2)[4, 8] == pytest.approx(1)
-
-
 @pytest.mark.parametrize(
     "changes",
     [
