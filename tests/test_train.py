@@ -16,6 +16,8 @@ from facetpu.config import TrainConfig
 from facetpu.errors import FacetpuError
 from facetpu.stages.pack import pack
 
+pytestmark = pytest.mark.usefixtures("tiny")
+
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -23,24 +25,6 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_crops(folder / "crops", people=4, photos=10)
     pack(folder / "crops", folder / "records", shards=2, validation=0.2)
     return folder / "records"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny() -> Iterator[None]:
-    """A network of one layer, which takes no time to build."""
-    from facetpu.nets.batch_norm import batch_norm
-    from facetpu.nets.classifier import NETWORKS
-    from facetpu.nets.tensorflow import slim
-
-    def one_layer(images: Any, network: Any, is_training: bool) -> Any:
-        parameters = {"decay": network.batch_norm_decay, "is_training": is_training}
-        return slim.conv2d(
-            images, 8, 8, stride=8, normalizer_fn=batch_norm, normalizer_params=parameters, scope="Tiny"
-        )
-
-    NETWORKS["tiny"] = one_layer
-    yield
-    del NETWORKS["tiny"]
 
 
 def settings(**changes: Any) -> TrainConfig:
