@@ -29,8 +29,24 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settings(**changes: Any) -> TrainConfig:
     network = {"name": "tiny", "image_size": 32, "embedding_dim": 8, "batch_norm_decay": 0.8}
-    asked = {"network": network, "steps": 30, "batch_size": 8, "checkpoint_every": 10, **changes}
-    return TrainConfig.model_validate(asked)
+    asked = {"network": network, "steps": 80, "batch_size": 8, "checkpoint_every": 10, "validate_every": 12}
+    return TrainConfig.model_validate({**asked, **changes})
+
+
+@pytest.fixture(scope="module")
+def whole(records: Path, tmp_path_factory: pytest.TempPathFactory, tiny: None) -> Any:
+    """What a training of 80 steps told; its folder is for looking at, or to be copied."""
+    from facetpu.stages.train import train
+
+    return train(settings(), records, tmp_path_factory.mktemp("whole") / "run")
+
+
+@pytest.fixture
+def run(whole: Any, records: Path) -> Iterator[Path]:
+    """A copy of that training's folder, as far from the records as the original."""
+    copy = whole.run.with_name("copy")
+    yield shutil.copytree(whole.run, copy)
+    shutil.rmtree(copy)
 
 
 def variables(run: Path) -> dict[str, np.ndarray]:
@@ -40,71 +56,65 @@ def variables(run: Path) -> dict[str, np.ndarray]:
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
-def test_a_training_learns_and_says_how_well(records: Path, tmp_path: Path) -> None:
-    from facetpu.stages.train import train
-
-    result = train(settings(steps=80), records, tmp_path / "run")
-    assert result.run == tmp_path / "run"
-    assert result.steps == 80
-    assert result.loss < 1.0  # a guess among four people costs 1.39
-    assert result.validation_accuracy == 1.0
-    assert result.images_per_second > 0
-    found = {path.relative_to(tmp_path / "run").parts[0] for path in (tmp_path / "run").rglob("*")}
+def test_a_training_learns_and_says_how_well(whole: Any, records: Path) -> None:
+    assert whole.steps == 80
+    assert whole.loss < 1.0  # a guess among four people costs 1.39
+    assert whole.validation_accuracy == 1.0
+    assert whole.images_per_second > 0
+    found = {path.relative_to(whole.run).parts[0] for path in whole.run.rglob("*")}
     assert found == {
         *("checkpoints", "config.yaml", "events", "history.csv", "labels.txt", "manifest.json"),
         "report.html",
     }
-    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    manifest = json.loads((whole.run / "manifest.json").read_text())
     assert manifest["alignment"] == {"template": "arcface", "size": 32, "margin": 44}
-    assert (tmp_path / "run" / manifest["records"]).resolve() == records.resolve()
+    assert (whole.run / manifest["records"]).resolve() == records.resolve()
 
 
-def test_tensorboard_gets_its_curves(records: Path, tmp_path: Path) -> None:
+def test_tensorboard_gets_its_curves(whole: Any) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from facetpu.stages.train import train
-
-    train(settings(steps=21, validate_every=7), records, tmp_path / "run")
-    events = EventAccumulator(str(tmp_path / "run" / "events"))
+    events = EventAccumulator(str(whole.run / "events"))
     events.Reload()
     steps = {tag: [event.step for event in events.Tensors(tag)] for tag in sorted(events.Tags()["tensors"])}
     assert steps == {
-        "images_per_second": [1, 21],
-        "learning_rate": [1, 21],
-        "loss": [1, 21],
-        "validation_accuracy": [7, 14, 21],
-        "validation_auc": [7, 14, 21],
-        "validation_tar": [7, 14, 21],
-        "hard_pairs": [7, 14, 21],
+        "images_per_second": [1, 21, 41, 61],
+        "learning_rate": [1, 21, 41, 61],
+        "loss": [1, 21, 41, 61],
+        "validation_accuracy": [12, 24, 36, 48, 60, 72, 80],
+        "validation_auc": [12, 24, 36, 48, 60, 72, 80],
+        "validation_tar": [12, 24, 36, 48, 60, 72, 80],
+        "hard_pairs": [12, 24, 36, 48, 60, 72, 80],
     }
 
 
-def test_a_rerun_does_nothing_and_another_training_is_not_overwritten(records: Path, tmp_path: Path) -> None:
+def test_a_rerun_does_nothing_and_another_training_is_not_overwritten(
+    whole: Any, run: Path, records: Path
+) -> None:
     from facetpu.stages.train import train
 
-    first = train(settings(steps=2), records, tmp_path / "run")
-    before = (tmp_path / "run" / "manifest.json").stat().st_mtime_ns
-    assert train(settings(steps=2), records, tmp_path / "run") == first._replace(images_per_second=None)
-    assert (tmp_path / "run" / "manifest.json").stat().st_mtime_ns == before
-    with pytest.raises(FacetpuError, match=r"run: exists; pass --resume .* or --overwrite"):
-        train(settings(steps=3), records, tmp_path / "run")
-    assert train(settings(steps=3), records, tmp_path / "run", overwrite=True).steps == 3
+    before = (run / "manifest.json").stat().st_mtime_ns
+    assert train(settings(), records, run) == whole._replace(run=run, images_per_second=None)
+    assert (run / "manifest.json").stat().st_mtime_ns == before
+    with pytest.raises(FacetpuError, match=r"copy: exists; pass --resume .* or --overwrite"):
+        train(settings(steps=3), records, run)
+    assert train(settings(steps=3), records, run, overwrite=True).steps == 3
 
 
 def test_a_killed_training_resumes_as_if_undisturbed(
-    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Any, records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from facetpu.stages import train as stage
     from facetpu.training import trainer
+    from facetpu.training.history import read_history
 
     def killed(steps: range, *args: Any, **kwargs: Any) -> Iterator[int]:
         yield from steps[:15]
         raise KeyboardInterrupt
 
-    whole = stage.train(settings(), records, tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "progress", killed)
-        with pytest.raises(KeyboardInterrupt, match=r"stopped at step 15 of 30; .* --resume"):
+        with pytest.raises(KeyboardInterrupt, match=r"stopped at step 15 of 80; .* --resume"):
             stage.train(settings(), records, tmp_path / "run")
     with pytest.raises(FacetpuError, match="run: exists; pass --resume"):
         stage.train(settings(), records, tmp_path / "run")
@@ -114,10 +124,13 @@ def test_a_killed_training_resumes_as_if_undisturbed(
     )
     resumed = stage.train(settings(), records, tmp_path / "run", resume=True)
     assert resumed._replace(run=whole.run, images_per_second=None) == whole._replace(images_per_second=None)
-    one, other = variables(tmp_path / "whole"), variables(tmp_path / "run")
+    one, other = variables(whole.run), variables(tmp_path / "run")
     assert one.keys() == other.keys()
     for name in one:
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+    for column in ("step", "loss", "validation_auc"):
+        curves = [[row.get(column) for row in read_history(run)] for run in (whole.run, tmp_path / "run")]
+        assert curves[0] == curves[1], column
 
 
 def test_resume_begins_where_there_is_nothing_yet(records: Path, tmp_path: Path) -> None:
@@ -126,16 +139,15 @@ def test_resume_begins_where_there_is_nothing_yet(records: Path, tmp_path: Path)
     assert train(settings(steps=1), records, tmp_path / "run", resume=True).steps == 1
 
 
-def test_a_run_of_another_network_is_not_resumed(records: Path, tmp_path: Path) -> None:
+def test_a_run_of_another_network_is_not_resumed(run: Path, records: Path) -> None:
     from facetpu.stages.train import train
 
-    train(settings(steps=1), records, tmp_path / "run")
-    other = settings(steps=2, network={"name": "tiny", "image_size": 32, "embedding_dim": 9})
+    other = settings(network={"name": "tiny", "image_size": 32, "embedding_dim": 9})
     with pytest.raises(FacetpuError, match=r"network.embedding_dim is 8 there and 9 in the config"):
-        train(other, records, tmp_path / "run", resume=True)
-    (tmp_path / "run" / "labels.txt").write_text("0  somebody else\n")
+        train(other, records, run, resume=True)
+    (run / "labels.txt").write_text("0  somebody else\n")
     with pytest.raises(FacetpuError, match="trained on other people"):
-        train(settings(steps=2), records, tmp_path / "run", resume=True)
+        train(settings(steps=90), records, run, resume=True)
 
 
 def test_a_loss_that_is_no_number_stops_the_training(records: Path, tmp_path: Path) -> None:

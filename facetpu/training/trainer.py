@@ -57,7 +57,7 @@ class Trainer:
         self.saver = make_saver(self.variables, config.keep_checkpoints)
         self.best_saver = make_saver(self.variables, 1)
         self.events = tf.summary.create_file_writer(str(run / "events"))
-        self.history = History(run, 0)
+        self.history = History(run)
         self.saved = -1
         self.best = (-1.0, 0)  # score and step
         self.stale = 0  # validations since then
@@ -117,6 +117,7 @@ class Trainer:
         prefix = latest_checkpoint(self.run / "checkpoints")
         if prefix is None:
             log.info("%s: has no checkpoint yet; beginning at step 0", self.run)
+            self.history.cut(0)
             return
         check_checkpoint(prefix, self.variables)
         reader = tf.train.load_checkpoint(prefix)
@@ -130,7 +131,7 @@ class Trainer:
             raise FacetpuError(
                 f"{self.run}: is at step {self.done} already, and the config ends at {self.steps}"
             )
-        self.history = History(self.run, self.done)
+        self.history.cut(self.done)
         for row in self.history.rows:
             score = _score(row)
             if score is not None:
