@@ -60,6 +60,11 @@ def cost_of(name: str, side: int, multiplier: float | None = None) -> Any:
     return built(name, side, multiplier).cost
 
 
+def slow_if_large(name: str) -> Any:
+    """These take seconds to build."""
+    return pytest.mark.slow if name in ("inception_resnet_v1", "vgg16", "resnet50", "se_resnet50") else ()
+
+
 def dense(inputs: int, outputs: int) -> int:
     """Parameters of a dense layer with a bias, as the published networks end in."""
     return inputs * outputs + outputs
@@ -123,6 +128,7 @@ def test_mobilefacenet_costs_what_its_paper_says() -> None:
     assert (found.parameters + 512 * 128 + 2 * 128) / 1e6 == pytest.approx(0.99, abs=0.01)
 
 
+@pytest.mark.slow
 def test_inception_resnet_v1_has_as_many_parameters_as_facenets() -> None:
     # timesler/facenet-pytorch, which loads facenet's 20180402 checkpoints: 23,482,624 up to the
     # embedding of 512, a dense layer without a bias and its batch norm among them.
@@ -151,6 +157,7 @@ def test_vgg16_costs_what_its_paper_says() -> None:
     assert round(products / 1e9, 2) == 15.47
 
 
+@pytest.mark.slow
 def test_resnet50_costs_what_is_published() -> None:
     # arXiv:1512.03385, table 1: 3.8 giga; torchvision's documentation: num_params 25557032.
     found = cost_of("resnet50", 224)
@@ -180,17 +187,14 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("which", NAMES, ids=lambda which: which[0])
+@pytest.mark.parametrize(
+    "which", [pytest.param(which, id=which[0], marks=slow_if_large(which[0])) for which in NAMES]
+)
 def test_the_variables_bear_slims_names(which: tuple[Any, ...]) -> None:
     assert NAMES[which] in built(*which).variables
 
 
-SLOW_TO_BUILD = ("inception_resnet_v1", "vgg16", "resnet50", "se_resnet50")
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW_TO_BUILD else ()) for name in ALL]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=slow_if_large(name)) for name in ALL])
 def test_every_network_carries_the_imprintable_head(name: str) -> None:
     from facetpu.nets.classifier import classify
     from facetpu.nets.tensorflow import tf, v1
@@ -206,7 +210,10 @@ def test_every_network_carries_the_imprintable_head(name: str) -> None:
     assert {"Embedding/weights", "Embedding/biases", "Logits/weights", "Logits/scale"} <= held.keys()
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [("vgg16", "vgg_16"), ("resnet50", "resnet_v1_50")])
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [("vgg16", "vgg_16"), pytest.param("resnet50", "resnet_v1_50", marks=pytest.mark.slow)],
+)
 def test_the_variables_are_those_of_slims_own_network(ours: str, theirs: str) -> None:
     """tf-slim's own definitions, their batch norm replaced by ours, which they cannot build without."""
     from tf_slim.nets import resnet_v1, vgg

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from crops import write_crops
 
-from facetpu.config import TrainConfig
+from facetpu.cli import main
+from facetpu.config import TrainConfig, write_config
 from facetpu.errors import FacetpuError
+from facetpu.labels import read_labels
 from facetpu.stages.pack import pack
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -271,3 +277,107 @@ def test_the_best_checkpoint_is_exported_and_patience_ends(records: Path, tmp_pa
     assert result.best_step is not None
     assert result.steps <= result.best_step + 10 or result.steps == 60
     assert freeze(tmp_path / "run", tmp_path / "frozen").step == result.best_step
+
+
+def test_a_training_tells_people_apart_whom_it_never_saw_and_knows_the_unknown(tmp_path: Path) -> None:
+    from facetpu.metrics import auc, roc
+    from facetpu.training.history import read_history
+
+    write_crops(tmp_path / "crops", people=6, photos=6)
+    write_crops(tmp_path / "everybody", people=12, photos=2)
+    for person in range(6, 12):
+        shutil.move(tmp_path / "everybody" / f"person {person}", tmp_path / "others" / str(person))
+    options = ["--held-out", 0.34, "--unknown", tmp_path / "others", "--validation", 0.2, "--shards", 2]
+    facetpu("pack", tmp_path / "crops", tmp_path / "records", *options)
+    config = settings(
+        loss={"name": "cosface", "scale": 16}, optimizer={"name": "adam", "learning_rate": 0.03}
+    )
+    write_config(tmp_path / "config.yaml", config)
+    told = facetpu("train", tmp_path / "config.yaml", tmp_path / "records", tmp_path / "run", "--json")
+    found = json.loads(told)
+    assert found["validation_accuracy"] > 0.6  # a guess among four and the unknown is right once in five
+    embeddings, labels = embed_run(tmp_path / "run", tmp_path / "records", "held_out")
+    assert len(labels) == 12
+    first, second = np.triu_indices(12, 1)
+    curve = roc((embeddings @ embeddings.T)[first, second], (labels[:, None] == labels)[first, second])
+    assert found["validation_auc"] == pytest.approx(auc(curve), abs=1e-6)
+    assert found["validation_auc"] > 0.9
+    assert read_history(tmp_path / "run")[-1]["validation_auc"] == found["validation_auc"]
+    assert read_labels(tmp_path / "run" / "labels.txt")[-1] == "unknown"
+
+
+def embed_run(run: Path, records: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Unit rows of the photos of ``split`` by the frozen network, and their labels."""
+    from facetpu.evaluation.embedders import find_source, open_embedder
+    from facetpu.training.records import all_photos, read_records
+
+    data = read_records(records)
+    pixels, labels = zip(*all_photos(data, getattr(data, split), 7), strict=True)
+    rows = open_embedder(find_source(run)).embed(np.concatenate(pixels).astype(np.uint8))
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True), np.concatenate(labels)
+
+
+@pytest.mark.parametrize("split", ["validation", "held_out"])
+def test_damage_to_photos_that_are_not_trained_on_is_told_too(tmp_path: Path, split: str) -> None:
+    from facetpu.stages.train import train
+
+    write_crops(tmp_path / "crops", people=6, photos=4)
+    pack(tmp_path / "crops", tmp_path / "records", shards=1, validation=0.5, held_out=0.34)
+    shard = tmp_path / "records" / f"{split}-00000-of-00001.tfrecord"
+    damaged = bytearray(shard.read_bytes())
+    damaged[len(damaged) // 2] ^= 0xFF
+    shard.write_bytes(damaged)
+    with pytest.raises(FacetpuError, match=rf"{split}-00000-of-00001.tfrecord: is damaged after \d photos"):
+        train(settings(steps=1), tmp_path / "records", tmp_path / "run")
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can mount a small disk")
+@pytest.mark.parametrize(
+    ("what", "changes"),
+    [
+        (r"checkpoints: the checkpoint of step \d+", {"checkpoint_every": 1, "keep_checkpoints": 99}),
+        ("events: TensorBoard's curves", {"checkpoint_every": 2, "validate_every": 3}),
+    ],
+)
+def test_a_full_disk_leaves_the_last_good_checkpoint(
+    whole: Any, records: Path, tmp_path: Path, what: str, changes: dict[str, Any]
+) -> None:
+    from facetpu.nets.checkpoint import latest_checkpoint
+
+    config, small = tmp_path / "config.yaml", tmp_path / "small disk"
+    write_config(config, settings(**{"validate_every": 500, **changes}))
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", small], check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        told = facetpu("train", config, records, small / "run", fails=True)
+        (line,) = [text for text in told.splitlines() if text.startswith("Error: ")]
+        found = re.fullmatch(
+            rf"Error: .*/run/{what} cannot be written: .*[Nn]o space left on device; "
+            r"free some space and go on with --resume from step (\d+)",
+            line,
+        )
+        assert found, line
+        last, names = int(found[1]), {path.name for path in (small / "run/checkpoints").iterdir()}
+        assert latest_checkpoint(small / "run/checkpoints") == str(
+            small / f"run/checkpoints/model.ckpt-{last}"
+        )
+        assert last > 0
+        assert not [name for name in names if name.startswith(f"model.ckpt-{last + 1}.")]
+        subprocess.run(["mount", "-o", "remount,size=9m", small], check=True)
+        write_config(config, settings(validate_every=500))
+        facetpu("train", config, records, small / "run", "--resume")
+        one, other = variables(whole.run), variables(small / "run")
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+    finally:
+        subprocess.run(["umount", "--lazy", small], check=True)  # TensorBoard's file is open yet
+
+
+def facetpu(*arguments: Any, fails: bool = False) -> str:
+    """What the command prints; its errors where it ``fails``."""
+    done = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert (done.exit_code != 0) == fails, done.stderr
+    return done.stderr if fails else done.stdout
