@@ -106,7 +106,7 @@ def test_a_student_follows_its_teacher_without_labels_and_beside_them(records: P
     head = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(tmp_path / "alone/checkpoints")))
     rows = head.get_tensor("Logits/weights")[0, 0]  # ... but set to the people's mean embeddings
     np.testing.assert_allclose(np.linalg.norm(rows, axis=0), 1, atol=1e-5)
-    both = train(settings(tmp_path / "teacher.onnx", loss="softmax"), records, tmp_path / "both")
+    both = train(settings(tmp_path / "teacher.onnx", loss="softmax", steps=80), records, tmp_path / "both")
     assert both.validation_accuracy == 1.0
 
 

@@ -235,11 +235,14 @@ def test_every_photo_comes_once_an_epoch_and_each_epoch_in_its_own_order(records
     "changes",
     [
         {"loss": {"name": "triplet_mined", "mine_every": 8}, "batch_size": 9, "optimizer": {"average": 0.9}},
-        {
-            "loss": {"name": "cosface", "center_weight": 0.1, "scale": 16, "margin_ramp": [0, 0.5]},
-            "sampling": {"by": "people"},
-            "optimizer": {"name": "adam", "learning_rate": 0.003, "clip_norm": 1.0},
-        },
+        pytest.param(
+            {
+                "loss": {"name": "cosface", "center_weight": 0.1, "scale": 16, "margin_ramp": [0, 0.5]},
+                "sampling": {"by": "people"},
+                "optimizer": {"name": "adam", "learning_rate": 0.003, "clip_norm": 1.0},
+            },
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_whatever_it_holds_a_training_resumes_to_the_same_bits(
@@ -336,7 +339,11 @@ def test_damage_to_photos_that_are_not_trained_on_is_told_too(tmp_path: Path, sp
     ("what", "changes"),
     [
         (r"checkpoints: the checkpoint of step \d+", {"checkpoint_every": 1, "keep_checkpoints": 99}),
-        ("events: TensorBoard's curves", {"checkpoint_every": 2, "validate_every": 3}),
+        pytest.param(
+            "events: TensorBoard's curves",
+            {"checkpoint_every": 2, "validate_every": 3},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_full_disk_leaves_the_last_good_checkpoint(
