@@ -24,7 +24,7 @@ PHOTO ?= photo.jpg
 DEMO ?= demo
 FLAGS ?=
 
-.PHONY: help setup demo test lint check format align pack train export freeze quantize split compile join \
+.PHONY: help setup demo test test-all lint check format align pack train export freeze quantize split compile join \
 	imprint identify evaluate doctor clean
 
 help:  ## List the targets.
@@ -43,7 +43,10 @@ setup: $(READY)  ## Install facetpu and all it needs into $(VENV).
 demo: setup  ## Run the whole chain on rendered people, in minutes.
 	$(BIN)/facetpu demo $(DEMO) $(FLAGS)
 
-test: setup  ## Run the test suite.
+test: setup  ## Run the test suite, but for what takes long.
+	$(BIN)/python -m pytest -m 'not slow' $(FLAGS)
+
+test-all: setup  ## Run all of it: some twenty minutes.
 	$(BIN)/python -m pytest $(FLAGS)
 
 lint: setup  ## Format, lint, types and the README's generated parts.

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from .artefacts import (
     write_text,
 )
 from .board.embed import Embedder
+from .board.folder import LITERT, WEB
 from .board.threshold import Cohort, write_cohort
 from .edgetpu.imprinting import imprinting_problem
 from .edgetpu.support import check
@@ -33,7 +35,7 @@ from .mtcnn.weights import write_networks
 from .people import check_folder
 from .quantization.calibration import read_sample
 from .quantization.page import write_export_page
-from .sources.embedder import Settings
+from .sources.reading import Settings
 from .stages.compile import compile_models
 from .stages.freeze import freeze, source_digests
 from .stages.litert import TargetModel, write_litert
@@ -41,6 +43,7 @@ from .stages.quantize import REPORT as DETAILS
 from .stages.quantize import frozen_digests, quantize
 from .tflite.concat import join_models
 from .tflite.model import read_model
+from .web.bundle import write_bundle
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +72,7 @@ class ExportResult(NamedTuple):
     cpu_ops: int
     compiled: bool
     targets: list[TargetModel]  # the files for other runtimes than the Edge TPU's
+    web: Path | None  # the folder for browsers
 
     def __str__(self) -> str:
         state = "compiled for the Edge TPU" if self.compiled else "not compiled; --edgetpu does that"
@@ -84,6 +88,11 @@ class ExportResult(NamedTuple):
         lines.append(f"  layers that lose most: {'; '.join(self.worst_layers)}")
         lines += [f"  to come nearer: {remedy}" for remedy in self.remedies]
         lines += [f"  {target}" for target in self.targets]
+        if self.web:
+            lines.append(
+                f"  {self.web}: for any web server; here: "
+                f"python3 -m http.server --bind 127.0.0.1 -d {self.web}"
+            )
         return "\n".join([*lines, f"  {self.out / PAGE} shows it"])
 
 
@@ -96,7 +105,8 @@ def export(
     clip: float | None = None,
     compiler: str | None = None,
     settings: Settings | None = None,
-    target: str | None = None,
+    targets: Collection[str] = (),
+    litert_js: Path | None = None,
     overwrite: bool = False,
 ) -> ExportResult:
     """Turn ``source`` into all that a board needs: freeze, quantise, write the head, join, compile.
@@ -110,7 +120,9 @@ def export(
         clip: the percentage of each activation's numbers that its range must hold; all unless given.
         compiler: the ``edgetpu_compiler`` to call; found on PATH unless given.
         settings: how to read another maker's model.
-        target: ``litert`` to write ``litert/*.tflite`` for phones and other boards too.
+        targets: with ``litert`` write ``litert/*.tflite`` for phones and other boards too, with ``web`` a
+            folder for browsers.
+        litert_js: for ``web``: a node_modules with LiteRT.js in it; fetched by npm unless given.
         overwrite: replace ``out``.
 
     Raises:
@@ -121,16 +133,19 @@ def export(
     inputs = frozen_digests(source) if _is_frozen(source) else source_digests(source, settings)
     calibration = _calibration(source, calibration)
     inputs["calibration"] = digest(calibration, times=not read_manifest(calibration))
-    config = {"samples": samples, "clip": clip, "target": target, **settings._replace(config=None)._asdict()}
+    litert = LITERT in targets
+    config = {"samples": samples, "clip": clip, "litert": litert, **settings._replace(config=None)._asdict()}
     if finished(out, "export", config, inputs):
         log.info("%s: is up to date", out)
     else:
         check_new(out, overwrite)
         with new_folder(out, overwrite) as folder:
-            made = _make(source, folder, calibration, settings, samples, clip, target)
+            made = _make(source, folder, calibration, settings, samples, clip, litert)
             write_manifest(folder, "export", config, inputs, **made)
     if edgetpu and "compiled" not in read_manifest(out):
         _compile(out, compiler)
+    if WEB in targets:
+        write_bundle(out, out / WEB, litert_js, overwrite=overwrite)
     return _result(out)
 
 
@@ -161,7 +176,7 @@ def _make(
     settings: Settings,
     samples: int,
     clip: float | None,
-    target: str | None,
+    litert: bool,
 ) -> dict[str, Any]:
     """Fill ``folder`` with all but the compiled models; returns what its manifest says."""
     steps = folder / ".steps"
@@ -177,9 +192,9 @@ def _make(
     for name in ("base.tflite", "base_float.tflite", "head.tflite", "labels.txt"):
         os.replace(quantized / name, folder / name)
     targets = []
-    if target == "litert":
+    if litert:
         targets = write_litert(
-            frozen, folder / "head.tflite", folder / "labels.txt", calibration, folder / "litert", samples
+            frozen, folder / "head.tflite", folder / "labels.txt", calibration, folder / LITERT, samples
         )
     normalisation = read_manifest(frozen)["normalisation"]
     shutil.rmtree(steps)
@@ -287,4 +302,5 @@ def _result(out: Path) -> ExportResult:
     manifest = read_manifest(out)
     manifest["compiled"] = "compiled" in manifest
     manifest["targets"] = [TargetModel(**each) for each in manifest["targets"]]
+    manifest["web"] = out / WEB if (out / WEB).is_dir() else None
     return ExportResult(out, *(manifest[field] for field in ExportResult._fields[1:]))

@@ -111,6 +111,14 @@ def write_png(path: Path, image: np.ndarray) -> None:
     Path(path).write_bytes(data.tobytes())
 
 
+def write_crop(path: Path, image: np.ndarray) -> None:
+    """``write_png``, or for a path that ends in .jpg a JPEG of quality 95 with full colour."""
+    if path.suffix == ".jpg":
+        Image.fromarray(image).save(str(path), format="JPEG", quality=95, subsampling=0)
+    else:
+        write_png(path, image)
+
+
 def align_face(image: np.ndarray, face: Face, template: str, size: int, margin: int = 44) -> np.ndarray:
     """The crop of ``face``: uint8 [size, size, 3].
 

@@ -6,7 +6,7 @@ Each implementation has a process of its own, one thread, and all share one core
 round of the same photos each, so what else the machine does hits all alike; a figure is the median over
 the rounds, in CPU seconds. Detection is of photos that lie decoded in memory: smallest face 20 px,
 thresholds 0.6 0.7 0.7, factor 0.709. End to end is from the photo's file to the file of a crop as the
-reference's align_dataset_mtcnn.py makes them: main face, margin 44, 182 px, PNG.
+reference's align_dataset_mtcnn.py makes them: main face, margin 44, 182 px, PNG; facetpu's also as JPEG.
 
 ``--reference`` is the folder of the unchanged detect_face.py and its det1.npy, det2.npy, det3.npy.
 """
@@ -14,6 +14,7 @@ reference's align_dataset_mtcnn.py makes them: main face, margin 44, 182 px, PNG
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import importlib.metadata
 import multiprocessing
@@ -34,7 +35,7 @@ os.environ.update({"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"})
 import numpy as np
 from PIL import Image
 
-from facetpu.image import Face, align_face, margin_box, one_thread, read_image, write_png
+from facetpu.image import Face, align_face, margin_box, one_thread, read_image, write_crop
 from facetpu.mtcnn.detector import Detector, main_face
 from facetpu.mtcnn.weights import write_networks
 
@@ -109,8 +110,11 @@ def published_crop(photo: Path, image: np.ndarray, face: Face, out: Path) -> Non
     crop.save(out / f"{photo.stem}.png")
 
 
-def facetpu_crop(photo: Path, image: np.ndarray, face: Face, out: Path) -> None:
-    write_png(out / f"{photo.stem}.png", align_face(image, face, "box", SIZE, MARGIN))
+def facetpu_crop(photo: Path, image: np.ndarray, face: Face, out: Path, suffix: str = ".png") -> None:
+    write_crop(out / f"{photo.stem}{suffix}", align_face(image, face, "box", SIZE, MARGIN))
+
+
+facetpu_jpeg = functools.partial(facetpu_crop, suffix=".jpg")
 
 
 def published_read(photo: Path) -> np.ndarray:
@@ -122,7 +126,9 @@ CONTENDERS: dict[str, tuple[Any, ...]] = {
     "detect_face.py": (reference, published_read, published_crop),
     "PyPI mtcnn": (pypi_mtcnn, published_read, published_crop),
     "facetpu": (facetpu, read_image, facetpu_crop),
+    "facetpu --format jpeg": (facetpu, read_image, facetpu_jpeg),
     "facetpu --drop-levels 2": (facetpu, read_image, facetpu_crop),
+    "facetpu --drop-levels 2 --format jpeg": (facetpu, read_image, facetpu_jpeg),
 }
 
 
@@ -227,7 +233,9 @@ def main() -> None:
         entries["detect_face.py"] = (options.reference,)
     if importlib.util.find_spec("mtcnn"):
         entries["PyPI mtcnn"] = ()
-    entries.update({"facetpu": (0,), "facetpu --drop-levels 2": (2,)})
+    for name in CONTENDERS:
+        if name.startswith("facetpu"):
+            entries[name] = (2 if "--drop-levels 2" in name else 0,)
     rates = race(entries, rounds, options.core)
 
     first = next(iter(rates))

@@ -109,7 +109,7 @@ def test_the_cosines_are_those_of_their_definition():
 
 def test_an_imprinted_model_agrees_with_the_row_called_imprinted():
     """The head as the runtime computes it, on rows that Coral's engine writes."""
-    from facetpu.board.interpreter import open_model
+    from facetpu.board.runner import open_model
     from facetpu.tflite.head import build_head
 
     rng = np.random.default_rng(1)

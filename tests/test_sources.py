@@ -16,7 +16,8 @@ from facetpu.artefacts import read_manifest
 from facetpu.board.imprint import ImprintingEngine
 from facetpu.errors import FacetpuError
 from facetpu.quantization.calibration import read_sample
-from facetpu.sources.embedder import Foreign, Settings, read_embedder
+from facetpu.sources.embedder import Foreign, read_embedder
+from facetpu.sources.reading import Settings
 
 SIDE, DIM = 16, 8
 

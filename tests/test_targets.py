@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from crops import write_crops
+from standin_litert_js import write_packages
 
 from facetpu.artefacts import read_manifest
 from facetpu.board.embed import Embedder
@@ -61,12 +62,21 @@ def frozen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def exported(frozen: Path) -> Path:
-    """The same exported for LiteRT too."""
+    """The same exported for LiteRT and for browsers too."""
     from facetpu.export import export
 
-    out = frozen.with_name("exported")
-    export(frozen, out, calibration=frozen.with_name("crops"), samples=60, target="litert")
+    out, packages = frozen.with_name("exported"), write_packages(frozen.with_name("node_modules"))
+    crops = frozen.with_name("crops")
+    result = export(frozen, out, calibration=crops, samples=60, targets=["litert", "web"], litert_js=packages)
+    assert result.web == out / "web"
+    assert f"{out / 'web'}: for any web server" in str(result)
     return out
+
+
+def test_the_browsers_folder_has_the_exported_base(exported: Path) -> None:
+    assert (exported / "web" / "model" / "base.tflite").read_bytes() == (
+        exported / "base.tflite"
+    ).read_bytes()
 
 
 def test_a_range_is_that_of_the_tensor_itself_even_where_a_sum_takes_its_place(frozen: Path) -> None:

@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from small_export import write_export
+from standin_litert_js import write_packages
 
 from facetpu.board.faces import FaceReader
 from facetpu.board.threshold import score_threshold
@@ -29,7 +30,7 @@ from facetpu.image import read_image, resize_area
 from facetpu.mtcnn.weights import write_networks
 from facetpu.portraits.folder import write_people
 from facetpu.runtime import interpreter
-from facetpu.web.bundle import LONGEST, MIN_FACE, PACKAGES, VERSION, write_bundle
+from facetpu.web.bundle import LONGEST, MIN_FACE, VERSION, write_bundle
 from facetpu.web.pyramid import GAP, lay_out, with_input_size
 
 # --- the page of the pyramid
@@ -80,19 +81,7 @@ def test_a_level_on_the_page_gives_what_it_gives_alone(tmp_path):
 
 @pytest.fixture
 def packages(tmp_path):
-    """A stand-in for LiteRT.js: the files that the bundle takes from it, with nothing in them."""
-    folder = tmp_path / "node_modules"
-    for name in PACKAGES:
-        package = folder / "@litertjs" / name
-        (package / "dist").mkdir(parents=True)
-        (package / "package.json").write_text(json.dumps({"version": VERSION}))
-        (package / "dist" / "index.js").write_text('import {x} from "@litertjs/wasm-utils";\n')
-    wasm = folder / "@litertjs" / "core" / "wasm"
-    wasm.mkdir()
-    for build in ("litert_wasm_internal", "litert_wasm_compat_internal"):
-        for suffix in (".js", ".wasm"):
-            (wasm / (build + suffix)).write_bytes(b"x")
-    return folder
+    return write_packages(tmp_path / "node_modules")
 
 
 def test_the_folder_holds_all_that_the_page_asks_for(tmp_path, packages):
@@ -204,7 +193,6 @@ def data_url(image):
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-@pytest.mark.slow
 def test_the_browser_sees_what_python_sees(site, open_browser):
     url, root = site
     reader = FaceReader(root / "export")
@@ -229,7 +217,6 @@ def test_the_browser_sees_what_python_sees(site, open_browser):
     browser.close()
 
 
-@pytest.mark.slow
 def test_people_are_learned_named_renamed_and_erased(site, open_browser):
     url, root = site
     from playwright.sync_api import expect
@@ -292,7 +279,6 @@ def write_y4m(path, frames):
                 )
 
 
-@pytest.mark.slow
 def test_the_camera_is_watched_and_a_person_learned_from_it(site, open_browser, tmp_path):
     url, root = site
     from playwright.sync_api import expect
@@ -318,7 +304,6 @@ def test_the_camera_is_watched_and_a_person_learned_from_it(site, open_browser, 
     browser.close()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("count", [12, 300])
 def test_the_browser_sets_the_threshold_that_the_board_sets(site, open_browser, count):
     url, _ = site

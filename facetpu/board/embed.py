@@ -13,7 +13,8 @@ from ..tflite.model import op_number, read_model
 from ..tflite.schema import BuiltinOperator
 from .folder import BASE, MODEL, ModelFolder
 from .gallery import normalised
-from .interpreter import DeviceModel, read_tflite
+from .interpreter import DeviceModel
+from .runner import read_tflite
 
 
 class Alignment(NamedTuple):

@@ -20,9 +20,9 @@ from .faces import FaceReader, NoFace
 from .folder import BASE, BASE_EDGETPU, COHORT, DETECTOR, GALLERY, LABELS, MODEL, ModelFolder
 from .gallery import Gallery, empty_gallery, read_gallery
 from .intake import photos_of_people, read_candidates
-from .interpreter import open_model, read_tflite
 from .kept import keep_photos, kept_photos
 from .recogniser import L2Norm, base_digest, copy_whole, read_known, write_known, write_softmax
+from .runner import open_model, read_tflite
 from .selection import accepted, enrolled, judged
 from .sheet import write_sheet
 from .threshold import Cohort, Threshold, gallery_threshold, read_cohort, without_people

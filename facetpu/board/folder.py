@@ -11,6 +11,7 @@ from ..errors import FacetpuError
 MODEL, MODEL_EDGETPU = "model.tflite", "model_edgetpu.tflite"
 BASE, BASE_EDGETPU = "base.tflite", "base_edgetpu.tflite"
 GALLERY, LABELS, COHORT, DETECTOR = "gallery.npz", "labels.txt", "cohort.npz", "detector"
+LITERT, WEB = "litert", "web"  # what export writes for other machines than the board
 MODEL_SOFTMAX, MODEL_SOFTMAX_EDGETPU = "model_softmax.tflite", "model_softmax_edgetpu.tflite"
 LABELS_SOFTMAX = "labels_softmax.txt"
 PHOTOS = "photos"

@@ -19,11 +19,15 @@ from typing import IO, Any
 
 import numpy as np
 
+from ..errors import FacetpuError
+from .devices import edgetpu_delegate
+from .runner import Runner
+
 _SERVE = "from facetpu.board.guarded import serve; serve()"
 
 
 class GuardedRunner:
-    """As ``interpreter.Runner``, a pipe away.
+    """As ``runner.Runner``, a pipe away.
 
     Attributes:
         inputs, outputs: the runtime's details of the tensors, in the model's order.
@@ -80,9 +84,6 @@ def serve() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
     questions = sys.stdin.buffer
-    from ..errors import FacetpuError
-    from .devices import edgetpu_delegate
-    from .interpreter import Runner
 
     with contextlib.suppress(EOFError, BrokenPipeError):  # the parent has ended
         model, where, device, threads = pickle.load(questions)

@@ -26,7 +26,7 @@ from ..tflite.model import (
     write_model,
 )
 from ..tflite.schema import BuiltinOperator, TensorType, new
-from .interpreter import read_tflite
+from .runner import read_tflite
 
 _TAIL = [BuiltinOperator.CONV_2D, BuiltinOperator.MUL, BuiltinOperator.RESHAPE, BuiltinOperator.SOFTMAX]
 

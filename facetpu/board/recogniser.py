@@ -27,16 +27,18 @@ from .folder import (
     GALLERY,
     LABELS,
     LABELS_SOFTMAX,
+    LITERT,
     MODEL,
     MODEL_EDGETPU,
     MODEL_SOFTMAX,
     MODEL_SOFTMAX_EDGETPU,
     PHOTOS,
+    WEB,
     ModelFolder,
 )
 from .gallery import Gallery, read_gallery, write_gallery
 from .imprint import ImprintingEngine, UnfitModel
-from .interpreter import open_model, read_tflite
+from .runner import open_model, read_tflite
 from .softmax import STRANGER, join_softmax, train_softmax
 from .threshold import Cohort, write_cohort
 
@@ -181,9 +183,12 @@ class L2Norm:
 
 
 def copy_rest(source: Path, target: Path) -> None:
-    """Copy what stands in ``source`` beside what tells of people; the hidden files stay behind."""
+    """Copy what stands in ``source`` beside what tells of people.
+
+    Hidden files stay behind, and what is for phones and browsers.
+    """
     for entry in sorted(source.iterdir()):
-        if entry.name not in REWRITTEN and not entry.name.startswith("."):
+        if entry.name not in (*REWRITTEN, LITERT, WEB) and not entry.name.startswith("."):
             copy_whole(entry, target / entry.name)
 
 

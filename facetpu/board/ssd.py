@@ -18,7 +18,8 @@ from ..image import resize
 from ..mtcnn import detector as mtcnn
 from ..mtcnn.boxes import squares
 from ..tflite.model import op_name, read_model, type_name
-from .interpreter import DeviceModel, is_compiled, read_tflite
+from .interpreter import DeviceModel, is_compiled
+from .runner import read_tflite
 
 POST_PROCESSING = "TFLite_Detection_PostProcess"
 PROPOSED = 0.3  # least score of a box that R-Net looks at

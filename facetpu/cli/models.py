@@ -63,11 +63,20 @@ def reading(command: Any) -> Any:
     type=click.FloatRange(90, 100, min_open=True, max_open=True),
     help="Percentage of each activation's numbers that its range must hold; all unless given.",
 )
-@click.option("--compiler", help="The edgetpu_compiler to call; found on PATH unless given.")
+@click.option(
+    "--compiler",
+    help="The edgetpu_compiler to call: a path, docker:IMAGE or podman:IMAGE; found unless given.",
+)
 @click.option(
     "--target",
-    type=click.Choice(["litert"]),
-    help="Write OUT/litert too: float32, float16, dynamic-range and int8 models for phones and other boards.",
+    "targets",
+    type=click.Choice(["litert", "web"]),
+    multiple=True,
+    help="Write OUT/litert too: float32, float16, dynamic-range and int8 models for phones and other boards; "
+    "or OUT/web, which runs in a browser. May be given twice.",
+)
+@click.option(
+    "--litert-js", type=FOLDER, help="For web: a node_modules with LiteRT.js; asked of npm unless given."
 )
 @reading
 @common
@@ -80,7 +89,8 @@ def export(
     samples: int,
     clip: float | None,
     compiler: str | None,
-    target: str | None,
+    targets: tuple[str, ...],
+    litert_js: Path | None,
     overwrite: bool,
     **settings: Any,
 ) -> Any:
@@ -92,7 +102,7 @@ def export(
     Example: facetpu export run model --edgetpu
     """
     from ..export import export
-    from ..sources.embedder import Settings
+    from ..sources.reading import Settings
 
     return export(
         source,
@@ -103,7 +113,8 @@ def export(
         clip=clip,
         compiler=compiler,
         settings=Settings(**settings),
-        target=target,
+        targets=targets,
+        litert_js=litert_js,
         overwrite=overwrite,
     )
 
@@ -119,7 +130,7 @@ def freeze(source: Path, out: Path, overwrite: bool, **settings: Any) -> Any:
 
     Example: facetpu freeze run frozen
     """
-    from ..sources.embedder import Settings
+    from ..sources.reading import Settings
     from ..stages.freeze import freeze
 
     return freeze(source, out, settings=Settings(**settings), overwrite=overwrite)

@@ -17,6 +17,7 @@ import numpy as np
 STRIDE, CELL = 2, 12  # pixels between two cells of P-Net, and pixels that a cell sees
 
 _FEW = 500  # boxes whose overlaps are cheap to compute all with all
+_BLOCK = 24  # boxes that are compared with all the others at once
 _PAIRS = 1 << 20  # overlaps computed at once: 8 MB each array
 
 
@@ -62,8 +63,8 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, threshold: float, of_smaller
     kept: list[int] = []
     left = np.argsort(scores, kind="stable")[::-1]
     while len(left):
-        # A block at a time: fast for few boxes, and no n x n array for very many.
-        block = left[: max(1, _PAIRS // len(left))]
+        # A block at a time: what the best suppress is compared with nothing more.
+        block = left[: max(1, min(_BLOCK, _PAIRS // len(left)))]
         apart = _overlaps(boxes[block], boxes[left], of_smaller) <= threshold
         stays = np.ones(len(left), bool)
         for row, index in enumerate(block.tolist()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..config import read_config
 from ..errors import FacetpuError
@@ -12,10 +12,7 @@ from ..nets.graph import freeze_checkpoint
 from ..nets.nodes import Nodes, find_norms
 from ..nets.tensorflow import quiet, tf, v1
 from .graph import reading_of
-from .reading import Reading
-
-if TYPE_CHECKING:
-    from .embedder import Settings
+from .reading import Reading, Settings
 
 _USUAL_NAME = "embeddings"  # in the graphs of David Sandberg's facenet and those made after it
 _KERNEL = "Logits/weights"  # of the head, in checkpoints of facetpu's own networks

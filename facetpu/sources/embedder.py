@@ -15,7 +15,7 @@ from ..nets.graph import Frozen, name_embedding
 from ..nets.scaling import EMBEDDING, INPUT
 from ..nets.tensorflow import tf, v1
 from .normalisation import Normalisation, normalisation_of
-from .reading import Reading
+from .reading import Reading, Settings
 
 PARITY = 1e-3  # of a number in an embedding of length 1, as rebuilt and by the file's own runtime
 _SUFFIXES = {
@@ -26,29 +26,6 @@ _SUFFIXES = {
     ".hdf5": "keras",
     ".tflite": "tflite",
 }
-
-
-class Settings(NamedTuple):
-    """How a foreign model is to be read, where it does not say so itself.
-
-    Attributes:
-        mean: what is taken from a pixel of 0 to 255, one number or one for each channel in the network's
-            order; None for what the network does itself, else for the usual.
-        std: what the rest is divided by, likewise.
-        channels: ``rgb`` or ``bgr``, the order that the network wants.
-        size: side of its image in pixels.
-        output: name of the embedding.
-        input: name of what is the image, in a graph in which that is no placeholder.
-        config: of facetpu's own training, for a checkpoint without a graph beside it.
-    """
-
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    channels: str = "rgb"
-    size: int | None = None
-    output: str | None = None
-    input: str | None = None
-    config: Path | None = None
 
 
 class Foreign(NamedTuple):

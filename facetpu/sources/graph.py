@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..nets.graph import cut, read_graph
 from ..nets.scaling import EMBEDDING, INPUT
 from ..nets.tensorflow import tf
-from .reading import Reading
-
-if TYPE_CHECKING:
-    from .embedder import Settings
+from .reading import Reading, Settings
 
 
 def read(path: Path, settings: Settings) -> Reading:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import FacetpuError
 from ..nets.tensorflow import quiet, tf
 from .graph import reading_of
-from .reading import Reading
+from .reading import Reading, Settings
 from .saved_model import frozen_function
-
-if TYPE_CHECKING:
-    from .embedder import Settings
 
 
 def read(path: Path, settings: Settings) -> Reading:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,10 +18,7 @@ from onnx import numpy_helper
 from ..errors import FacetpuError
 from ..nets.tensorflow import tf
 from .onnx_ops import Node, Value, build_node, fold_constants
-from .reading import Reading
-
-if TYPE_CHECKING:
-    from .embedder import Settings
+from .reading import Reading, Settings
 
 
 def read(path: Path, settings: Settings) -> Reading:

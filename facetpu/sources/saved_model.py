@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import FacetpuError
 from ..nets.tensorflow import quiet, tf
 from .graph import reading_of
-from .reading import Reading
-
-if TYPE_CHECKING:
-    from .embedder import Settings
+from .reading import Reading, Settings
 
 SIGNATURE = "serving_default"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,11 +17,8 @@ from ..tflite.edit import only_graph
 from ..tflite.flatbuffer import Record
 from ..tflite.model import NO_TENSOR, op_name, read_model, tensor_data, tensor_shape, type_name
 from .graph import reading_of
-from .reading import Reading
+from .reading import Reading, Settings
 from .tflite_ops import Node, build_node
-
-if TYPE_CHECKING:
-    from .embedder import Settings
 
 
 def read(path: Path, settings: Settings) -> Reading:

@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image
-
 from .. import __version__
 from ..alignment.crop_tables import cells, write_tables
 from ..alignment.journal import Entry, Journal, remove_journal
@@ -26,7 +24,7 @@ from ..alignment.shards import GATHERED, Shard, gather
 from ..artefacts import digest, finished, new_folder, write_manifest
 from ..board import ssd
 from ..errors import FacetpuError
-from ..image import Face, UnreadableImage, align_face, one_thread, read_image, write_png
+from ..image import Face, UnreadableImage, align_face, one_thread, read_image, write_crop
 from ..labels import check_distinct, check_name
 from ..mtcnn.detector import Detector, main_face
 from ..mtcnn.weights import write_networks
@@ -310,7 +308,7 @@ def _align_photo(entry: Entry) -> tuple[str, dict[str, Any]]:
     template, size, margin = _job.config.template, _job.config.size, _job.config.margin
     for face, crop in zip(faces, _job.config.crops_of(entry.stem, len(faces)), strict=True):
         incoming = _job.out / _INCOMING / f"{os.getpid()}{SUFFIXES[_job.config.format]}"
-        _write_crop(incoming, align_face(image, face, template, size, margin))
+        write_crop(incoming, align_face(image, face, template, size, margin))
         (_job.out / crop).parent.mkdir(parents=True, exist_ok=True)
         os.replace(incoming, _job.out / crop)
     return entry.photo, {"seen": len(found), "faces": [cells(image, face, others) for face in faces]}
@@ -332,13 +330,6 @@ def choose_face(faces: list[Face], shape: tuple[int, ...], rule: str) -> Face:
     if rule == "central":
         return max(faces, key=nearness)
     return faces[0] if rule == "best" else main_face(faces, shape)
-
-
-def _write_crop(path: Path, crop: Any) -> None:
-    if path.suffix == ".jpg":
-        Image.fromarray(crop).save(path, "JPEG", quality=95, subsampling=0)
-    else:
-        write_png(path, crop)
 
 
 def _crashed(job: _Job) -> Callable[[Entry, str], tuple[str, dict[str, Any]]]:

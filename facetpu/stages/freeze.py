@@ -15,7 +15,8 @@ from ..labels import read_labels, write_labels
 from ..nets.checkpoint import chosen_checkpoint
 from ..nets.graph import Frozen, freeze_checkpoint
 from ..people import check_folder
-from ..sources.embedder import Settings, files_of, read_embedder
+from ..sources.embedder import files_of, read_embedder
+from ..sources.reading import Settings
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,9 @@ training sees what an undisturbed one would have seen.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,10 +61,17 @@ def shuffled(keys: Iterable[str], seed: int) -> list[str]:
 
 
 def write_shard(path: Path, examples: Iterable[bytes]) -> None:
-    """Write serialised examples to the shard ``path``."""
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for example in examples:
-            writer.write(example)
+    """Write serialised examples to the shard ``path``.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    try:
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for example in examples:
+                writer.write(example)
+    except tf.errors.ResourceExhaustedError:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
 
 
 def make_example(encoded: bytes, size: int, label: int, person: str, filename: str) -> bytes:
