@@ -124,7 +124,9 @@ class Augmentation(_Section):
     # These change every other picture.
     blur: float = Field(default=0.0, ge=0, le=3)  # pixels, the largest deviation of the Gaussian
     jpeg: int = Field(default=100, ge=5, le=100)  # the lowest quality; 100 leaves it as it is
-    occlusion: float = Field(default=0.0, ge=0, lt=1)  # of the side, the largest grey rectangle on it
+    occlusion: float = Field(
+        default=0.0, ge=0, lt=1
+    )  # of the side, the largest rectangle of its mean colour on it
 
 
 class TrainConfig(_Section):

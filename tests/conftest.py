@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -23,6 +25,24 @@ def data() -> Path:
     root = Path(folder)
     assert root.is_dir(), f"FACETPU_TEST_DATA={folder} is no folder"
     return root.resolve()
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Iterator[None]:
+    """A network of one layer, which takes no time to build, that a config can name ``tiny``."""
+    from facetpu.nets.batch_norm import batch_norm
+    from facetpu.nets.classifier import NETWORKS
+    from facetpu.nets.tensorflow import slim
+
+    def one_layer(images: Any, network: Any, is_training: bool) -> Any:
+        parameters = {"decay": network.batch_norm_decay, "is_training": is_training}
+        return slim.conv2d(
+            images, 8, 8, stride=8, normalizer_fn=batch_norm, normalizer_params=parameters, scope="Tiny"
+        )
+
+    NETWORKS["tiny"] = one_layer
+    yield
+    del NETWORKS["tiny"]
 
 
 @pytest.fixture(autouse=True)

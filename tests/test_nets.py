@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -24,11 +25,44 @@ ALL = (
 )
 
 
-def cost_of(name: str, side: int, multiplier: float | None = None) -> Any:
+class Built(NamedTuple):
+    """A network's graph, of which only this is kept."""
+
+    cost: Any
+    variables: dict[str, list[int]]  # shapes by name
+
+
+@cache
+def built(name: str, side: int, multiplier: float | None) -> Built:
+    """Each is built once: that takes a second or two, and several tests look at it."""
     from facetpu.nets.classifier import NETWORKS
     from facetpu.nets.cost import cost
 
-    return cost(NETWORKS[name], Network(name=name, image_size=side, depth_multiplier=multiplier))
+    held: dict[str, list[int]] = {}
+
+    def build(images: Any, network: Network, is_training: bool) -> Any:
+        out = NETWORKS[name](images, network, is_training)
+        held.update(variables())
+        return out
+
+    found = cost(build, Network(name=name, image_size=side, depth_multiplier=multiplier))
+    return Built(found, held)
+
+
+def variables() -> dict[str, list[int]]:
+    """Those of the graph at hand."""
+    from facetpu.nets.tensorflow import v1
+
+    return {variable.op.name: variable.shape.as_list() for variable in v1.global_variables()}
+
+
+def cost_of(name: str, side: int, multiplier: float | None = None) -> Any:
+    return built(name, side, multiplier).cost
+
+
+def slow_if_large(name: str) -> Any:
+    """These take seconds to build."""
+    return pytest.mark.slow if name in ("inception_resnet_v1", "vgg16", "resnet50", "se_resnet50") else ()
 
 
 def dense(inputs: int, outputs: int) -> int:
@@ -44,9 +78,9 @@ def dense(inputs: int, outputs: int) -> int:
         (0.75, 224, 325, 2.6),
         (0.5, 224, 149, 1.3),
         (0.25, 224, 41, 0.5),
-        (1.0, 192, 418, 4.2),
-        (1.0, 160, 290, 4.2),
-        (1.0, 128, 186, 4.2),
+        pytest.param(1.0, 192, 418, 4.2, marks=pytest.mark.slow),
+        pytest.param(1.0, 160, 290, 4.2, marks=pytest.mark.slow),
+        pytest.param(1.0, 128, 186, 4.2, marks=pytest.mark.slow),
     ],
 )
 def test_mobilenet_v1_costs_what_its_paper_says(
@@ -64,10 +98,10 @@ def test_mobilenet_v1_costs_what_its_paper_says(
     # tensorflow/models, slim/nets/mobilenet/README.md, at 224 px with 1,001 classes.
     [
         (1.4, 582, 6.06),
-        (1.3, 509, 5.34),
+        pytest.param(1.3, 509, 5.34, marks=pytest.mark.slow),
         (1.0, 300, 3.47),
-        (0.75, 209, 2.61),
-        (0.5, 97, 1.95),
+        pytest.param(0.75, 209, 2.61, marks=pytest.mark.slow),
+        pytest.param(0.5, 97, 1.95, marks=pytest.mark.slow),
         (0.35, 59, 1.66),
     ],
 )
@@ -94,6 +128,7 @@ def test_mobilefacenet_costs_what_its_paper_says() -> None:
     assert (found.parameters + 512 * 128 + 2 * 128) / 1e6 == pytest.approx(0.99, abs=0.01)
 
 
+@pytest.mark.slow
 def test_inception_resnet_v1_has_as_many_parameters_as_facenets() -> None:
     # timesler/facenet-pytorch, which loads facenet's 20180402 checkpoints: 23,482,624 up to the
     # embedding of 512, a dense layer without a bias and its batch norm among them.
@@ -122,6 +157,7 @@ def test_vgg16_costs_what_its_paper_says() -> None:
     assert round(products / 1e9, 2) == 15.47
 
 
+@pytest.mark.slow
 def test_resnet50_costs_what_is_published() -> None:
     # arXiv:1512.03385, table 1: 3.8 giga; torchvision's documentation: num_params 25557032.
     found = cost_of("resnet50", 224)
@@ -136,18 +172,29 @@ def test_resnet50_costs_what_is_published() -> None:
 
 
 NAMES = {
-    "mobilenet_v1": "MobilenetV1/Conv2d_13_depthwise/depthwise_weights",
-    "mobilenet_v2": "MobilenetV2/expanded_conv_16/project/BatchNorm/moving_variance",
-    "mobilefacenet": "MobileFaceNet/Bottleneck_14/expand/weights",
-    "inception_resnet_v1": "InceptionResnetV1/Repeat_1/block17_10/Branch_1/Conv2d_0b_1x7/weights",
-    "squeezenet": "squeezenet/fire9/expand/3x3/weights",
-    "vgg16": "vgg_16/conv5/conv5_3/biases",
-    "resnet50": "resnet_v1_50/block4/unit_3/bottleneck_v1/conv3/BatchNorm/gamma",
-    "se_resnet50": "se_resnet_v1_50/block1/unit_1/bottleneck_v1/shortcut/weights",
+    ("mobilenet_v1", 224, 1.0): "MobilenetV1/Conv2d_13_depthwise/depthwise_weights",
+    ("mobilenet_v2", 224, 1.0): "MobilenetV2/expanded_conv_16/project/BatchNorm/moving_variance",
+    ("mobilefacenet", 112, None): "MobileFaceNet/Bottleneck_14/expand/weights",
+    (
+        "inception_resnet_v1",
+        160,
+        None,
+    ): "InceptionResnetV1/Repeat_1/block17_10/Branch_1/Conv2d_0b_1x7/weights",
+    ("squeezenet", 224, None): "squeezenet/fire9/expand/3x3/weights",
+    ("vgg16", 224, None): "vgg_16/conv5/conv5_3/biases",
+    ("resnet50", 224, None): "resnet_v1_50/block4/unit_3/bottleneck_v1/conv3/BatchNorm/gamma",
+    ("se_resnet50", 224, None): "se_resnet_v1_50/block1/unit_1/bottleneck_v1/shortcut/weights",
 }
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    "which", [pytest.param(which, id=which[0], marks=slow_if_large(which[0])) for which in NAMES]
+)
+def test_the_variables_bear_slims_names(which: tuple[Any, ...]) -> None:
+    assert NAMES[which] in built(*which).variables
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=slow_if_large(name)) for name in ALL])
 def test_every_network_carries_the_imprintable_head(name: str) -> None:
     from facetpu.nets.classifier import classify
     from facetpu.nets.tensorflow import tf, v1
@@ -157,38 +204,33 @@ def test_every_network_carries_the_imprintable_head(name: str) -> None:
     with tf.Graph().as_default():
         pixels = v1.placeholder(tf.float32, [2, side, side, 3])
         output = classify(pixels, network, 5, is_training=True)
-        held = {variable.op.name for variable in v1.global_variables()}
+        held = variables()
     assert output.embedding.shape == [2, 1, 1, 16]
     assert output.cosines.shape == [2, 5]
-    assert NAMES[name] in held
-    assert {"Embedding/weights", "Embedding/biases", "Logits/weights", "Logits/scale"} <= held
+    assert {"Embedding/weights", "Embedding/biases", "Logits/weights", "Logits/scale"} <= held.keys()
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [("vgg16", "vgg_16"), ("resnet50", "resnet_v1_50")])
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [("vgg16", "vgg_16"), pytest.param("resnet50", "resnet_v1_50", marks=pytest.mark.slow)],
+)
 def test_the_variables_are_those_of_slims_own_network(ours: str, theirs: str) -> None:
     """tf-slim's own definitions, their batch norm replaced by ours, which they cannot build without."""
     from tf_slim.nets import resnet_v1, vgg
 
     from facetpu.nets.batch_norm import batch_norm
-    from facetpu.nets.classifier import NETWORKS
     from facetpu.nets.tensorflow import slim, tf, v1
 
-    def held(build: Any) -> dict[str, list[int]]:
-        with tf.Graph().as_default():
-            build(v1.placeholder(tf.float32, [1, 224, 224, 3]))
-            return {v.op.name: v.shape.as_list() for v in v1.global_variables()}
-
-    def slims(images: Any) -> None:
+    with tf.Graph().as_default():
+        images = v1.placeholder(tf.float32, [1, 224, 224, 3])
         if theirs == "vgg_16":
             vgg.vgg_16(images, is_training=False)
-            return
-        settings = {"decay": 0.99, "is_training": False}
-        with slim.arg_scope([slim.conv2d], normalizer_fn=batch_norm, normalizer_params=settings):
-            resnet_v1.resnet_v1_50(images, is_training=False)
-
-    known = held(slims)
-    network = Network(name=ours, image_size=224)
-    for name, shape in held(lambda images: NETWORKS[ours](images, network, False)).items():
+        else:
+            settings = {"decay": 0.99, "is_training": False}
+            with slim.arg_scope([slim.conv2d], normalizer_fn=batch_norm, normalizer_params=settings):
+                resnet_v1.resnet_v1_50(images, is_training=False)
+        known = variables()
+    for name, shape in built(ours, 224, None).variables.items():
         assert known.get(name) == shape, name
 
 
@@ -243,7 +285,7 @@ def test_a_network_runs_wholly_on_the_edge_tpu(name: str, tmp_path: Path) -> Non
     from facetpu.nets.classifier import classify
     from facetpu.nets.graph import freeze_checkpoint
     from facetpu.nets.tensorflow import tf, v1
-    from facetpu.stages.quantize import _check_base, _convert
+    from facetpu.quantization.convert import convert
     from facetpu.tflite.model import read_model
 
     side = 64
@@ -254,7 +296,5 @@ def test_a_network_runs_wholly_on_the_edge_tpu(name: str, tmp_path: Path) -> Non
         prefix = v1.train.Saver(by_name(v1.global_variables())).save(session, str(tmp_path / "model.ckpt"))
     frozen = freeze_checkpoint(prefix, TrainConfig(network=network, steps=1), 3)
     crops = np.random.default_rng(0).integers(0, 256, (4, side, side, 3), dtype=np.uint8)
-    base, _ = _convert(frozen, crops)
-    _check_base(base, frozen)
-    ops = check(read_model(base))
+    ops = check(read_model(convert(frozen, crops).base))
     assert [op for op in ops if op.target != "TPU"] == []

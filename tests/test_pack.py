@@ -145,3 +145,54 @@ def test_bad_crops_are_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(FacetpuError, match="holds one person, person 0; training needs at least two"):
         pack(crops, tmp_path / "records")
     assert [path.name for path in tmp_path.iterdir()] == ["crops"]
+
+
+def test_people_held_out_and_the_unknown_go_their_own_ways(tmp_path: Path) -> None:
+    crops = write_crops(tmp_path / "crops", people=6, photos=4)
+    others = write_crops(tmp_path / "others", people=2, photos=3)
+    extra = {"held_out": 0.34, "unknown": others, "unlabelled": others}
+    result = pack(crops, tmp_path / "records", shards=2, validation=0.2, **extra)
+    assert result._asdict() == {
+        "records": tmp_path / "records",
+        "people": 5,  # 4 and the unknown
+        "train": 16 + 6 - 4 + 6,
+        "validation": 4,
+        "image_size": 32,
+        "held_out": 8,
+        "unlabelled": 6,
+    }
+    people = read_labels(tmp_path / "records" / "labels.txt")
+    assert people[-1] == "unknown"
+    splits = {split: read(tmp_path / "records", split) for split in ("train", "validation", "held_out")}
+    aside = {example["image/class/text"].decode() for example in splits["held_out"]}
+    assert sorted([*people[:-1], *aside]) == [f"person {number}" for number in range(6)]
+    assert len({example["image/class/label"] for example in splits["held_out"]}) == 2
+    names = Counter(example["image/filename"].decode() for split in splits.values() for example in split)
+    strangers = [f"person {person}/{photo}.png" for person in range(2) for photo in range(3)]
+    assert names == Counter(
+        [
+            *(f"person {person}/{photo}.png" for person in range(6) for photo in range(4)),
+            *(f"{kind}/{name}" for kind in ("unknown", "unlabelled") for name in strangers),
+        ]
+    )
+    for example in splits["train"] + splits["validation"]:
+        kind = example["image/filename"].decode().split("/")[0]
+        assert example["image/class/label"] == (-1 if kind == "unlabelled" else people.index(kind))
+    manifest = json.loads((tmp_path / "records" / "manifest.json").read_text())
+    assert manifest["unknown"] == 4
+
+
+def test_an_empty_folder_is_left_out_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    crops = write_crops(tmp_path / "crops", people=3, photos=2)
+    (crops / "nobody yet").mkdir()
+    (tmp_path / "empty").mkdir()
+    assert pack(crops, tmp_path / "records", validation=0).people == 3
+    assert "crops: 1 folders without a photo are left out, as nobody yet" in caplog.text
+    with pytest.raises(FacetpuError, match="empty: holds no photo"):
+        pack(crops, tmp_path / "more", unknown=tmp_path / "empty")
+    (crops / "unknown").mkdir()
+    shutil.copy(crops / "person 0" / "0.png", crops / "unknown")
+    with pytest.raises(FacetpuError, match=r"unknown: has the name of the class of other faces; rename it"):
+        pack(crops, tmp_path / "more", unknown=crops)
+    with pytest.raises(FacetpuError, match=r"crops: holds one person, \w.*; training needs at least two"):
+        pack(crops, tmp_path / "more", held_out=0.9)

@@ -10,10 +10,14 @@ import onnx
 import pytest
 from crops import write_crops
 from onnx import TensorProto, helper, numpy_helper
+from small_base import pixels_as_embedding
 
 from facetpu.config import Teacher, TrainConfig
 from facetpu.errors import FacetpuError
 from facetpu.stages.pack import pack
+from facetpu.training.sampling import read_index
+
+pytestmark = pytest.mark.usefixtures("tiny")
 
 DIM = 6
 
@@ -77,15 +81,16 @@ def test_the_embeddings_are_the_teachers_and_made_once(records: Path, tmp_path: 
     kept.unlink()
 
 
-def settings(teacher: Path, **changes: Any) -> TrainConfig:
-    network = {"depth_multiplier": 0.25, "image_size": 32, "embedding_dim": DIM, "batch_norm_decay": 0.8}
+def settings(teacher: Path | None, **changes: Any) -> TrainConfig:
+    network = {"name": "tiny", "image_size": 32, "embedding_dim": DIM, "batch_norm_decay": 0.8}
     asked = {
         "network": network,
-        "teacher": {"model": str(teacher)},
+        "teacher": {"model": str(teacher)} if teacher else None,
         "loss": {"weight": 0},
-        "steps": 60,
+        "steps": 200,
         "batch_size": 16,
-        "optimizer": {"name": "adam", "learning_rate": 0.01},
+        "optimizer": {"name": "adam", "learning_rate": 0.03},
+        "augmentation": {"flip": False},  # so small a network has no room for mirror images
     }
     return TrainConfig.model_validate({**asked, **changes})
 
@@ -101,7 +106,7 @@ def test_a_student_follows_its_teacher_without_labels_and_beside_them(records: P
     head = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(tmp_path / "alone/checkpoints")))
     rows = head.get_tensor("Logits/weights")[0, 0]  # ... but set to the people's mean embeddings
     np.testing.assert_allclose(np.linalg.norm(rows, axis=0), 1, atol=1e-5)
-    both = train(settings(tmp_path / "teacher.onnx", loss="softmax"), records, tmp_path / "both")
+    both = train(settings(tmp_path / "teacher.onnx", loss="softmax", steps=80), records, tmp_path / "both")
     assert both.validation_accuracy == 1.0
 
 
@@ -114,6 +119,85 @@ def test_a_teacher_that_cannot_teach_is_told(records: Path, tmp_path: Path) -> N
     with pytest.raises(FacetpuError, match=r"broken.onnx: onnxruntime cannot read it"):
         train(settings(tmp_path / "broken.onnx"), records, tmp_path / "run", overwrite=True)
     write_teacher(tmp_path / "teacher.onnx")
-    wide = settings(tmp_path / "teacher.onnx", network={"image_size": 32, "embedding_dim": 16})
+    wide = settings(
+        tmp_path / "teacher.onnx", network={"name": "tiny", "image_size": 32, "embedding_dim": 16}
+    )
     with pytest.raises(FacetpuError, match=r"gives embeddings of 6 and network.embedding_dim is 16"):
         train(wide, records, tmp_path / "run", overwrite=True)
+
+
+def test_a_tflite_teaches(records: Path, tmp_path: Path) -> None:
+    """The pixels are the embedding, quantised as (q - 128) / 128: its rows can be said beforehand."""
+    from facetpu.training.records import all_photos, read_records
+    from facetpu.training.teacher import read_targets
+
+    (tmp_path / "teacher.tflite").write_bytes(pixels_as_embedding(32))
+    data = read_records(records)
+    targets = read_targets(Teacher(model=str(tmp_path / "teacher.tflite"), centered=False), data)
+    pixels = np.concatenate([batch for batch, _ in all_photos(data, data.train, 7)])
+    expected = [(way.reshape(len(way), -1) - 128) / 128 for way in (pixels, pixels[:, :, ::-1])]
+    expected = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in expected]
+    np.testing.assert_allclose(targets.embeddings, np.stack(expected, axis=1), atol=1e-6)
+    rows, flipped = np.array([2, 0]), np.array([True, False])
+    np.testing.assert_allclose(targets.of(rows, flipped), [expected[1][2], expected[0][0]], atol=1e-6)
+
+
+def test_a_run_teaches_and_frozen_it_teaches_the_same(records: Path, tmp_path: Path) -> None:
+    from facetpu.nets.checkpoint import by_name, latest_checkpoint
+    from facetpu.nets.classifier import Classifier
+    from facetpu.nets.tensorflow import tf
+    from facetpu.stages.freeze import freeze
+    from facetpu.stages.train import train
+    from facetpu.training.records import all_photos, read_records
+    from facetpu.training.teacher import read_targets
+
+    config = settings(None, loss="softmax", steps=3)
+    train(config, records, tmp_path / "run")
+    freeze(tmp_path / "run", tmp_path / "frozen")
+    data = read_records(records)
+    ways = [
+        read_targets(Teacher(model=str(tmp_path / model)), data).embeddings
+        for model in ("run", "frozen", "frozen/frozen.pb")
+    ]
+    pixels = np.concatenate([batch for batch, _ in all_photos(data, data.train, 7)])
+    model = Classifier(config.network, len(data.labels))
+    model(pixels, False)
+    trained = tf.train.load_checkpoint(latest_checkpoint(tmp_path / "run/checkpoints"))
+    for name, variable in by_name(model.variables).items():
+        variable.assign(trained.get_tensor(name))
+    rows = [model(way, False).embedding.numpy().reshape(-1, DIM) for way in (pixels, pixels[:, :, ::-1])]
+    expected = np.stack([each / np.linalg.norm(each, axis=1, keepdims=True) for each in rows], axis=1)
+    for found in ways:
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.data
+def test_mobilefacenet_teaches_who_is_who_by_onnxruntime_and_by_opencv(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from facetpu.metrics import auc, roc
+    from facetpu.stages.align import align
+    from facetpu.training import teacher as room
+    from facetpu.training.records import read_records
+
+    people = [folder for folder in sorted((data / "lfw").iterdir()) if len(list(folder.iterdir())) >= 4][:5]
+    for person in people:
+        (tmp_path / "photos" / person.name).mkdir(parents=True)
+        for photo in sorted(person.iterdir())[:4]:
+            (tmp_path / "photos" / person.name / photo.name).symlink_to(photo)
+    align(tmp_path / "photos", tmp_path / "crops", workers=1)
+    pack(tmp_path / "crops", tmp_path / "records", shards=1, validation=0)
+    records = read_records(tmp_path / "records")
+    imagenet = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
+    teacher = Teacher(model=str(data / "models" / "MobileFaceNet.onnx"), **imagenet)
+    found = room.read_targets(teacher, records)
+    assert found.embeddings.shape == (records.photos, 2, 128)
+    labels = read_index(records.train).labels
+    first, second = np.triu_indices(len(labels), 1)
+    unit = found.of(np.arange(len(labels)), np.arange(len(labels)) % 2 == 1)  # every other mirrored
+    curve = roc((unit @ unit.T)[first, second], labels[first] == labels[second])
+    assert auc(curve) > 0.99
+    monkeypatch.setattr(room, "_onnxruntime", lambda path: None)  # as where it is not installed
+    (kept,) = records.folder.glob(".teacher-*.npy")
+    kept.unlink()
+    np.testing.assert_allclose(room.read_targets(teacher, records).embeddings, found.embeddings, atol=1e-4)

@@ -82,6 +82,7 @@ def pack(
     """
     crops, records = Path(crops), Path(records)
     people = people_under(crops)
+    _tell_empty(crops, people)
     aside = _held_out(people, held_out, seed)
     people = {person: photos for person, photos in people.items() if person not in aside}
     _check_people(crops, people, unknown)
@@ -191,6 +192,13 @@ def _held_out(people: dict[str, list[Path]], share: float, seed: int) -> dict[st
     fit = [person for person, photos in people.items() if len(photos) > 1]
     chosen = sorted(shuffled(fit, seed)[: round(share * len(people))])
     return {person: people[person] for person in chosen}
+
+
+def _tell_empty(crops: Path, people: dict[str, list[Path]]) -> None:
+    names = {folder.name for folder in crops.iterdir() if folder.is_dir() and folder.name[0] != "."}
+    empty = sorted(names - people.keys())
+    if empty:
+        log.warning("%s: %d folders without a photo are left out, as %s", crops, len(empty), empty[0])
 
 
 def _check_people(crops: Path, people: dict[str, list[Path]], unknown: Path | None) -> None:

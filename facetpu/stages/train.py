@@ -17,7 +17,7 @@ from ..errors import FacetpuError
 from ..labels import read_labels, write_labels
 from ..losses import find_loss
 from ..nets.classifier import check_network
-from ..training.records import Records, read_records
+from ..training.records import Records, damage_named, read_records
 from ..training.report import write_projector, write_report
 from ..training.teacher import teacher_key
 from ..training.trainer import Trainer
@@ -85,14 +85,15 @@ def train(
         with new_folder(run, overwrite) as folder:
             write_labels(folder / "labels.txt", data.labels)
             _describe(folder, run, settings, data, asked)
-    trainer = Trainer(settings, data, run)
-    if going_on:
-        trainer.restore()
-        _describe(run, run, settings, data, asked)
-    if settings.warm_start and trainer.done == 0:
-        trainer.start(Path(settings.warm_start))
-    speed = trainer.train()
-    figures = trainer.validate()
+    with damage_named(data):
+        trainer = Trainer(settings, data, run)
+        if going_on:
+            trainer.restore()
+            _describe(run, run, settings, data, asked)
+        if settings.warm_start and trainer.done == 0:
+            trainer.start(Path(settings.warm_start))
+        speed = trainer.train()
+        figures = trainer.validate()
     results = {
         "steps": trainer.done,
         "loss": trainer.average_loss,

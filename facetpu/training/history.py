@@ -18,10 +18,13 @@ COLUMNS = (
 class History:
     """The measurements of a run, on disk as they come."""
 
-    def __init__(self, run: Path, step: int) -> None:
-        """Take up the history of ``run`` as far as ``step``; what a killed run measured later goes."""
+    def __init__(self, run: Path) -> None:
         self.path = run / NAME
-        self.rows = [row for row in read_history(run) if row["step"] <= step]
+        self.rows = read_history(run)
+
+    def cut(self, step: int) -> None:
+        """Forget what a killed run measured after ``step``, which it is taken up from."""
+        self.rows = [row for row in self.rows if row["step"] <= step]
         lines = [",".join(COLUMNS), *(_line(row) for row in self.rows)]
         write_text(self.path, "\n".join(lines) + "\n", overwrite=True)
 
@@ -32,6 +35,8 @@ class History:
 
     def add(self, **figures: float) -> None:
         """Write the measurement ``figures``, ``step`` and ``seconds`` among them."""
+        if not self.rows:
+            self.cut(0)
         self.rows.append(figures)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(_line(figures) + "\n")
@@ -54,4 +59,6 @@ def read_history(run: Path) -> list[dict[str, float]]:
 
 
 def _line(figures: dict[str, float]) -> str:
-    return ",".join(f"{figures[name]:.9g}" if name in figures else "" for name in COLUMNS)
+    # In full: a resumed training ranks its validations by what it reads here.
+    numbers = {name: repr(float(value)).removesuffix(".0") for name, value in figures.items()}
+    return ",".join(numbers.get(name, "") for name in COLUMNS)

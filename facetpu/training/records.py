@@ -7,10 +7,11 @@ training sees what an undisturbed one would have seen.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -251,7 +252,23 @@ def spread(photos: int, shards: int) -> list[int]:
     return [photos * (index + 1) // shards - photos * index // shards for index in range(shards)]
 
 
-def find_damage(records: Records) -> FacetpuError | None:
+@contextlib.contextmanager
+def damage_named(records: Records) -> Iterator[None]:
+    """Where reading photos of ``records`` fails, say which shard is damaged, and after how many photos.
+
+    Raises:
+        FacetpuError: a shard is damaged.
+    """
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError):
+        damage = _find_damage(records)
+        if damage is None:
+            raise
+        raise damage from None
+
+
+def _find_damage(records: Records) -> FacetpuError | None:
     """Read every photo and say which shard is damaged, or None where all are sound."""
     for shard in (*records.train, *records.validation, *records.held_out):
         photos = tf.data.TFRecordDataset(shard)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +25,7 @@ from ..progress import progress
 from .averages import Averages
 from .history import History
 from .mining import mine, mining_rows
-from .records import Batch, Records, all_photos, find_damage, some_photos, training_batches
+from .records import Batch, Records, all_photos, some_photos, training_batches
 from .sampling import Choose, read_index, sampler
 from .teacher import Targets, cosine_loss, read_targets
 from .validation import PHOTOS, compare, hard_pairs
@@ -57,7 +59,7 @@ class Trainer:
         self.saver = make_saver(self.variables, config.keep_checkpoints)
         self.best_saver = make_saver(self.variables, 1)
         self.events = tf.summary.create_file_writer(str(run / "events"))
-        self.history = History(run, 0)
+        self.history = History(run)
         self.saved = -1
         self.best = (-1.0, 0)  # score and step
         self.stale = 0  # validations since then
@@ -117,6 +119,7 @@ class Trainer:
         prefix = latest_checkpoint(self.run / "checkpoints")
         if prefix is None:
             log.info("%s: has no checkpoint yet; beginning at step 0", self.run)
+            self.history.cut(0)
             return
         check_checkpoint(prefix, self.variables)
         reader = tf.train.load_checkpoint(prefix)
@@ -130,7 +133,7 @@ class Trainer:
             raise FacetpuError(
                 f"{self.run}: is at step {self.done} already, and the config ends at {self.steps}"
             )
-        self.history = History(self.run, self.done)
+        self.history.cut(self.done)
         for row in self.history.rows:
             score = _score(row)
             if score is not None:
@@ -141,11 +144,6 @@ class Trainer:
         """Train to the last step; returns images per second, or None if no step was left."""
         try:
             seconds = self._train()
-        except (tf.errors.DataLossError, tf.errors.InvalidArgumentError):
-            damage = find_damage(self.records)
-            if damage is None:
-                raise
-            raise damage from None
         except KeyboardInterrupt:
             self.save()
             raise KeyboardInterrupt(
@@ -252,7 +250,7 @@ class Trainer:
     def _record(self, seconds: float, figures: dict[str, float]) -> None:
         """Add a point to each of these curves."""
         self.history.add(step=self.done, seconds=seconds, **figures)
-        with self.events.as_default():
+        with self._curves():
             for name, value in figures.items():
                 tf.summary.scalar(name, value, step=self.done)
 
@@ -263,13 +261,30 @@ class Trainer:
             self.saved = self.done
 
     def _write(self, saver: Any, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        with self._written(folder, f"the checkpoint of step {self.done}"):
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                saver.save(None, str(folder / PREFIX), global_step=self.done)
+            except tf.errors.OpError:
+                for part in folder.glob(f"{PREFIX}-{self.done}.*"):
+                    part.unlink()  # half a checkpoint only takes room
+                raise
+
+    @contextlib.contextmanager
+    def _curves(self) -> Iterator[None]:
+        """Where TensorFlow's summaries go to the run's events."""
+        with self._written(self.run / "events", "TensorBoard's curves"), self.events.as_default():
+            yield
+
+    @contextlib.contextmanager
+    def _written(self, folder: Path, what: str) -> Iterator[None]:
+        """Where TensorFlow cannot write to ``folder``, as on a full disk, say how to go on."""
         try:
-            saver.save(None, str(folder / PREFIX), global_step=self.done)
+            yield
         except tf.errors.OpError as error:
-            reason = str(error.message).splitlines()[0]
+            reason = re.sub(r"\{\{.*?\}\} | \[Op:.*", "", str(error.message).splitlines()[0])
             raise FacetpuError(
-                f"{folder}: the checkpoint of step {self.done} cannot be written: {reason}; free some space "
+                f"{folder}: {what} cannot be written: {reason}; free some space "
                 f"and go on with --resume from step {max(self.saved, 0)}"
             ) from None
 
@@ -327,7 +342,7 @@ class Trainer:
             pixels = np.concatenate([np.asarray(pixels) for pixels, _ in batches]).astype(np.uint8)
             self.hardest = hard_pairs(embeddings, labels, pixels)
             self.validated = (embeddings, labels)
-            with self.events.as_default():
+            with self._curves():
                 tf.summary.image("hard_pairs", self.hardest[None], step=self.done)
         return found
 
