@@ -231,6 +231,7 @@ def test_every_photo_comes_once_an_epoch_and_each_epoch_in_its_own_order(records
     assert sums(5, 7) == three_epochs[40:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -103,6 +103,7 @@ def test_a_batch_norm_spread_over_photos_gives_the_same_and_trains_alike() -> No
     np.testing.assert_allclose(model(pixels, True).embedding.numpy(), before, atol=5 * close)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize(("multiplier", "side"), [(0.25, 128), (0.5, 160)])
 def test_a_public_quantised_mobilenet_lives_on_in_slim(data: Path, multiplier: float, side: int) -> None:
