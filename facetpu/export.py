@@ -1,4 +1,4 @@
-"""A trained run, or a frozen graph -> the folder that a board needs: models, detector, thresholds."""
+"""A run, or any other face embedder -> the folder that a board needs: models, detector, thresholds."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def export(
     """Turn ``source`` into all that a board needs: freeze, quantise, write the head, join, compile.
 
     Args:
-        source: a folder of ``facetpu train`` or ``freeze``, or a frozen graph (.pb).
+        source: a folder of ``facetpu train`` or ``freeze``, or another maker's model, see ``freeze``.
         out: the folder to write.
         edgetpu: compile the base for the Edge TPU too; without the compiler all else is made first.
         calibration: a folder of crops or of records; the run's own records unless given.

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from crops import write_crops
@@ -51,8 +52,7 @@ def test_a_page_holds_every_stage_in_the_order_of_the_pipeline(export, tmp_path)
         report([export], out)
 
 
-@pytest.mark.slow
-def test_a_trainings_curves_are_read(tmp_path):
+def test_a_trainings_curves_are_read_and_its_pictures_are_none(tmp_path):
     from facetpu.nets.tensorflow import tf
 
     run = tmp_path / "run"
@@ -60,6 +60,7 @@ def test_a_trainings_curves_are_read(tmp_path):
     with writer.as_default():
         for step in (10, 20, 30):
             tf.summary.scalar("loss", 3 / step, step=step)
+            tf.summary.image("hard_pairs", np.zeros((1, 4, 4, 3), np.uint8), step=step)
     writer.close()
     write_manifest(run, "train", {"seed": 1}, {}, steps=30, loss=0.1)
     assert read_curves(run / "events") == {"loss": [(step, pytest.approx(3 / step)) for step in (10, 20, 30)]}

@@ -224,6 +224,7 @@ def read_curves(events: Path) -> dict[str, list[tuple[float, float]]]:
     curves = {
         name: [(event.step, float(make_ndarray(event.tensor_proto))) for event in written.Tensors(name)]
         for name in written.Tags()["tensors"]
+        if written.SummaryMetadata(name).plugin_data.plugin_name == "scalars"  # pictures are tensors too
     }
     return {
         name: points for name, points in curves.items() if np.isfinite([value for _, value in points]).all()
