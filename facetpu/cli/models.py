@@ -10,6 +10,16 @@ import click
 from ..options import FILE, FOLDER, common, overwrite
 
 
+samples = click.option(
+    "--samples", default=200, show_default=True, type=click.IntRange(1), help="Crops to calibrate on."
+)
+clip = click.option(
+    "--clip",
+    type=click.FloatRange(90, 100, min_open=True, max_open=True),
+    help="Percentage of each activation's numbers that its range must hold; all unless given.",
+)
+
+
 def _numbers(context: click.Context, option: click.Parameter, value: str | None) -> tuple[float, ...] | None:
     """``127.5`` or ``123.675,116.28,103.53`` as numbers."""
     try:
@@ -55,14 +65,8 @@ def reading(command: Any) -> Any:
 @click.option(
     "--calibration", type=FOLDER, help="Crops to calibrate with; the run's own records unless given."
 )
-@click.option(
-    "--samples", default=200, show_default=True, type=click.IntRange(1), help="Crops to calibrate on."
-)
-@click.option(
-    "--clip",
-    type=click.FloatRange(90, 100, min_open=True, max_open=True),
-    help="Percentage of each activation's numbers that its range must hold; all unless given.",
-)
+@samples
+@clip
 @click.option(
     "--compiler",
     help="The edgetpu_compiler to call: a path, docker:IMAGE or podman:IMAGE; found unless given.",
@@ -140,14 +144,8 @@ def freeze(source: Path, out: Path, overwrite: bool, **settings: Any) -> Any:
 @click.argument("frozen", type=FILE)
 @click.argument("out", type=FOLDER)
 @click.option("--calibration", type=FOLDER, required=True, help="Crops (or records) to calibrate with.")
-@click.option(
-    "--samples", default=200, show_default=True, type=click.IntRange(1), help="Crops to calibrate on."
-)
-@click.option(
-    "--clip",
-    type=click.FloatRange(90, 100, min_open=True, max_open=True),
-    help="Percentage of each activation's numbers that its range must hold; all unless given.",
-)
+@samples
+@clip
 @common
 @overwrite
 def quantize(frozen: Path, out: Path, overwrite: bool, **settings: Any) -> Any:
