@@ -9,7 +9,6 @@ import click
 
 from ..options import FILE, FOLDER, common, overwrite
 
-
 samples = click.option(
     "--samples", default=200, show_default=True, type=click.IntRange(1), help="Crops to calibrate on."
 )
