@@ -29,7 +29,7 @@ FLOORS = [
     {"cli"},
     {"demo"},
     {"export", "doctor"},
-    {"stages", "portraits", "web"},
+    {"stages", "portraits", "web", "ondevice"},
     {"quantization"},
     {"training"},
     {"evaluation"},
