@@ -103,6 +103,25 @@ def summary(
         source: of the threshold, in words.
         kept: photos that the folder keeps.
     """
+    told = enrolled_people(gallery, candidates, taken)
+    for person in told:
+        if person.photos == 1:
+            log.warning("%s: one photo only; five to ten make a surer model", person.name)
+    scores = genuine_scores(gallery)
+    left_out = scores[np.isfinite(scores)]
+    recognised = int((left_out >= gallery.threshold).sum())
+    if recognised < len(left_out) / 2:
+        log.warning(
+            "only %d of %d photos are recognised by their person's others: enrol more photos of each, let "
+            "more strangers pass with --false-accepts, or train the model longer",
+            recognised,
+            len(left_out),
+        )
+    return ImprintResult(out, told, gallery.threshold, source, len(left_out), recognised, kept)
+
+
+def enrolled_people(gallery: Gallery, candidates: list[Candidate], taken: list[Candidate]) -> list[Enrolled]:
+    """Everyone in ``gallery``, with what became of the ``candidates``, of which ``taken`` are in it."""
     counts = np.bincount(gallery.person, minlength=len(gallery.people))
     accepted = {candidate.digest for candidate in taken}
     told: dict[str, Enrolled] = {
@@ -121,17 +140,4 @@ def summary(
             remark = remark._replace(text=f"shows {candidate.look.faces} faces; the main one is taken")
         if remark.text:
             person.remarks.append(remark)
-    for name, count in zip(gallery.people, counts):
-        if count == 1:
-            log.warning("%s: one photo only; five to ten make a surer model", name)
-    scores = genuine_scores(gallery)
-    left_out = scores[np.isfinite(scores)]
-    recognised = int((left_out >= gallery.threshold).sum())
-    if recognised < len(left_out) / 2:
-        log.warning(
-            "only %d of %d photos are recognised by their person's others: enrol more photos of each, let "
-            "more strangers pass with --false-accepts, or train the model longer",
-            recognised,
-            len(left_out),
-        )
-    return ImprintResult(out, list(told.values()), gallery.threshold, source, len(left_out), recognised, kept)
+    return list(told.values())

@@ -39,6 +39,8 @@ class PeopleResult(NamedTuple):
     threshold: float
 
     def __str__(self) -> str:
+        if not self.people:
+            return "nobody is enrolled"
         width = max(len(person.name) for person in self.people)
         lines = [f"{person.name:{width}}  {person.photos} photos" for person in self.people]
         return "\n".join([*lines, f"threshold {self.threshold:.3f}"])
@@ -230,9 +232,16 @@ def _nearest(gallery: Gallery, class_id: int) -> tuple[str | None, float | None]
 
 
 def _changed(model: Path, change: Callable[[ModelFolder, Gallery], Gallery]) -> PeopleResult:
+    return _listed(ModelFolder.find(model).root, change_people(model, change))
+
+
+def change_people(model: Path, change: Callable[[ModelFolder, Gallery], Gallery]) -> Gallery:
     """Put a folder that knows what ``change`` makes of its gallery in the place of ``model``, whole.
 
-    What the gallery says is read when no other run can change it any more.
+    What the gallery says is read when no other run can change it any more. The threshold is set anew.
+
+    Raises:
+        FacetpuError: another run is writing the folder, or ``change`` raises it.
     """
     folder = ModelFolder.find(model)
     root = folder.root.resolve()
@@ -245,11 +254,11 @@ def _changed(model: Path, change: Callable[[ModelFolder, Gallery], Gallery]) -> 
             gallery = gallery._replace(threshold=found.cosine)
         copy_rest(root, partial)
         write_known(partial, folder, gallery, cohort)
-        if (root / MODEL_SOFTMAX).is_file():
+        if (root / MODEL_SOFTMAX).is_file() and gallery.people:
             write_softmax(partial, gallery, cohort)
         kept = keep_photos(partial, kept_photos(root), gallery.photos)
         _write_manifest(partial, gallery, kept)
-    return _listed(folder.root, gallery)
+    return gallery
 
 
 def _write_manifest(partial: Path, gallery: Gallery, kept: int) -> None:

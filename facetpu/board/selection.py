@@ -32,7 +32,7 @@ def judged(
         threshold_of: gives the threshold of a gallery.
     """
     candidates = _with_copies(candidates, known)
-    good = [index for index, candidate in enumerate(candidates) if _is_good(candidate)]
+    good = [index for index, candidate in enumerate(candidates) if candidate.good]
     if not good:
         return candidates
     gallery = enrolled(known, [candidates[index] for index in good], l2_norm)
@@ -56,7 +56,7 @@ def accepted(candidates: list[Candidate], known: Gallery, accept_all: bool, root
     Raises:
         FacetpuError: no photo of somebody new can be used.
     """
-    taken = [c for c in candidates if (c.look is not None if accept_all else _is_good(c))]
+    taken = [c for c in candidates if (c.look is not None if accept_all else c.good)]
     present = {*known.people, *(candidate.name for candidate in taken)}
     for name in dict.fromkeys(candidate.name for candidate in candidates):
         if name not in present:
@@ -82,10 +82,6 @@ def enrolled(known: Gallery, candidates: list[Candidate], l2_norm: L2Norm) -> Ga
             prints=[look.fingerprint for look in looks],
         )
     )
-
-
-def _is_good(candidate: Candidate) -> bool:
-    return candidate.look is not None and not candidate.faults
 
 
 def _with_copies(candidates: list[Candidate], known: Gallery) -> list[Candidate]:

@@ -51,12 +51,11 @@ class Recogniser:
         self.size = int(self._image["shape"][1])
         self.labels = (folder / "labels.txt").read_text(encoding="utf-8").splitlines()
         self._header, self._strangers = _read(folder / "strangers.tsv")
-        self._file, known = people, []
-        if people.exists():
-            header, known = _read(people)
-            if header != self._header:
-                raise ValueError(f"{people}: is of another model; enrol everybody again")
+        self._file = people
         self.people: dict[str, list[np.ndarray]] = {}
+        header, known = _read(people) if people.exists() else (self._header, [])
+        if header != self._header:
+            raise ValueError(f"{people}: is of another model; enrol everybody again")
         for name, embedding in known:
             self.people.setdefault(name, []).append(embedding)
 
@@ -120,13 +119,14 @@ class Recogniser:
         for name, faces in self.people.items():
             lines += [f"{name}\t{base64.b64encode(face.astype('<f4').tobytes()).decode()}" for face in faces]
         new = self._file.with_suffix(".new")
-        with open(os.open(new, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        only_mine = os.open(new, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+        with open(only_mine, "w", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
         os.replace(new, self._file)  # whole or not at all
 
 
 def align(photo: Image.Image, landmarks: np.ndarray, size: int) -> Image.Image:
-    """The crop of a face in an RGB photo by its ``landmarks`` [5, 2], turned, scaled and shifted into place."""
+    """The crop of a face in an RGB photo by its ``landmarks`` [5, 2], brought to their places."""
     here, there = landmarks @ (1, 1j), LANDMARKS @ (1, 1j) * (size / 112)
     centred = here - here.mean()
     turn = np.vdot(centred, there) / np.vdot(centred, centred)  # least squares in complex numbers
@@ -180,8 +180,8 @@ def main() -> None:
         recogniser.erase(arguments[0])
     elif command == "identify" and arguments:
         for path in arguments:
-            name, cosine = recogniser.identify(recogniser.embed(_crop(path)))
-            print(f"{path}: {name or 'a stranger'} ({cosine:.3f}, threshold {recogniser.threshold():.3f})")
+            who, cosine = recogniser.identify(recogniser.embed(_crop(path)))
+            print(f"{path}: {who or 'a stranger'} ({cosine:.3f}, threshold {recogniser.threshold():.3f})")
     else:
         sys.exit(__doc__)
 
