@@ -129,15 +129,20 @@ def enrolled_people(gallery: Gallery, candidates: list[Candidate], taken: list[C
     }
     for candidate in candidates:
         person = told[candidate.name]
-        kinds = [fault.kind for fault in candidate.faults]
-        remark = Remark(candidate.photo, kinds, "; ".join(fault.text for fault in candidate.faults))
+        said = remark(candidate)
         # A photo that was enrolled before, or stands twice in the folder, has no look of its own.
         if candidate.look is None or candidate.digest not in accepted:
-            person.refused.append(remark)
+            person.refused.append(said)
             continue
         told[candidate.name] = person._replace(added=person.added + 1)
         if candidate.look.faces > 1 and not candidate.faults:
-            remark = remark._replace(text=f"shows {candidate.look.faces} faces; the main one is taken")
-        if remark.text:
-            person.remarks.append(remark)
+            said = said._replace(text=f"shows {candidate.look.faces} faces; the main one is taken")
+        if said.text:
+            person.remarks.append(said)
     return list(told.values())
+
+
+def remark(candidate: Candidate) -> Remark:
+    """All that speaks against a photo."""
+    kinds = [fault.kind for fault in candidate.faults]
+    return Remark(candidate.photo, kinds, "; ".join(fault.text for fault in candidate.faults))

@@ -19,7 +19,7 @@ from .folder import COHORT, MODEL_SOFTMAX, ModelFolder
 from .gallery import Gallery, write_gallery
 from .kept import keep_photos, kept_photos
 from .recogniser import copy_rest, read_known, write_known, write_softmax
-from .threshold import gallery_threshold, genuine_scores, read_cohort
+from .threshold import OUT_OF_REACH, gallery_threshold, genuine_scores, read_cohort
 from .transfer import read_other, taken_over
 
 
@@ -249,6 +249,7 @@ def change_people(model: Path, change: Callable[[ModelFolder, Gallery], Gallery]
         gallery, cohort = change(folder, read_known(folder)), None
         if (root / COHORT).is_file():
             cohort = read_cohort(root / COHORT, gallery.embeddings.shape[1])
+        if cohort is not None or gallery.threshold >= OUT_OF_REACH:  # as of nobody
             pairs_threshold = folder.manifest().get("threshold")
             found = gallery_threshold(gallery, cohort, gallery.false_accepts, pairs_threshold)
             gallery = gallery._replace(threshold=found.cosine)

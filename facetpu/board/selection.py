@@ -31,7 +31,7 @@ def judged(
         cohort: faces of strangers.
         threshold_of: gives the threshold of a gallery.
     """
-    candidates = _with_copies(candidates, known)
+    candidates = with_copies(candidates, known)
     good = [index for index, candidate in enumerate(candidates) if candidate.good]
     if not good:
         return candidates
@@ -84,7 +84,7 @@ def enrolled(known: Gallery, candidates: list[Candidate], l2_norm: L2Norm) -> Ga
     )
 
 
-def _with_copies(candidates: list[Candidate], known: Gallery) -> list[Candidate]:
+def with_copies(candidates: list[Candidate], known: Gallery) -> list[Candidate]:
     """The candidates, those that are the same picture as one before them with that fault."""
     result = list(candidates)
     places = [index for index, candidate in enumerate(candidates) if candidate.look is not None]
