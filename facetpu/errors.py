@@ -16,6 +16,7 @@ EXTRA_OF_MODULE = {
     "matplotlib": "evaluate",
     "mtcnn": "train",
     "onnx": "onnx",
+    "paho": "mqtt",
     "pydantic": "train",
     "sklearn": "evaluate",
     "tensorboard": "train",
