@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import re
+import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -17,15 +20,25 @@ from facetpu.board.embed import Embedder
 from facetpu.board.folder import ModelFolder
 from facetpu.board.gallery import normalised
 from facetpu.board.recogniser import base_digest
-from facetpu.board.threshold import Cohort, score_threshold, without_people, write_cohort
+from facetpu.board.threshold import (
+    SMALLEST_COHORT,
+    Cohort,
+    read_cohort,
+    score_threshold,
+    without_people,
+    write_cohort,
+)
 from facetpu.errors import FacetpuError
-from facetpu.image import Face, align_face
+from facetpu.image import ARCFACE_LANDMARKS, ARCFACE_SIZE, Face, align_face
 from facetpu.ondevice.bundle import CODE, write_device_bundle
 from facetpu.runtime import interpreter
 from facetpu.tflite.head import build_head
 from facetpu.tflite.metadata import read_metadata
 
 NAMES = ["ann", "bob", "eve"]
+# Faces in a photo of 400 x 300 pixels: small, middling, large, and beyond its borders; all turned.
+_TURNED = ARCFACE_LANDMARKS @ np.array([(0.9, 0.3), (-0.3, 0.9)])
+LANDMARKS = [_TURNED * scale + shift for scale, shift in ((0.5, 20), (1.3, 60), (2.6, 10), (4.2, -150))]
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +64,21 @@ def crops() -> np.ndarray:
     numbers = [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 4, 5]
     noise = rng.integers(-4, 5, [len(numbers), SIZE, SIZE, 3])
     return np.clip(whole[numbers] + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def photo() -> np.ndarray:
+    """Smooth colours, uint8 [300, 400, 3]."""
+    coarse = np.random.default_rng(2).integers(0, 256, [30, 40, 3]).astype(np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((400, 300), Image.Resampling.BICUBIC))
+
+
+def check_aligned(crops: np.ndarray, photo: np.ndarray) -> None:
+    """See that ``crops`` are those of ``LANDMARKS``, but for a rounding here and there."""
+    for crop, points in zip(crops, LANDMARKS, strict=True):
+        wanted = align_face(photo, Face((0, 0, 1, 1), 1.0, points), "arcface", SIZE)
+        assert np.abs(crop.astype(int) - wanted).max() <= 1
+        assert (crop != wanted).mean() < 0.001
 
 
 def write_crops(folder: Path, crops: np.ndarray) -> list[Path]:
@@ -152,14 +180,8 @@ def test_embeddings_on_the_pi_are_facetpus(
     np.testing.assert_allclose(np.load(tmp_path / "rows.npy"), wanted, atol=1e-6)
 
 
-def test_the_pi_cuts_a_face_out_as_facetpu_does(bundle: Path, tmp_path: Path) -> None:
-    rng = np.random.default_rng(2)
-    coarse = rng.integers(0, 256, [30, 40, 3]).astype(np.uint8)
-    photo = np.asarray(Image.fromarray(coarse).resize((400, 300), Image.Resampling.BICUBIC))
-    base = np.array([(38, 52), (74, 52), (56, 72), (42, 92), (71, 92)], float)
-    turned = base @ np.array([(0.9, 0.3), (-0.3, 0.9)])
-    sets = [turned * scale + shift for scale, shift in ((0.5, 20), (1.3, 60), (2.6, 10), (4.2, -150))]
-    np.savez(tmp_path / "in.npz", photo=photo, sets=sets)
+def test_the_pi_cuts_a_face_out_as_facetpu_does(bundle: Path, photo: np.ndarray, tmp_path: Path) -> None:
+    np.savez(tmp_path / "in.npz", photo=photo, sets=LANDMARKS)
     in_a_bare_python(
         bundle,
         "import numpy as np, faces\n"
@@ -169,10 +191,7 @@ def test_the_pi_cuts_a_face_out_as_facetpu_does(bundle: Path, tmp_path: Path) ->
         "crops = [np.asarray(faces.align(photo, points, 112)) for points in given['sets']]\n"
         f"np.save({str(tmp_path / 'out.npy')!r}, crops)\n",
     )
-    for crop, points in zip(np.load(tmp_path / "out.npy"), sets, strict=True):
-        wanted = align_face(photo, Face((0, 0, 1, 1), 1.0, points), "arcface", 112)
-        assert np.abs(crop.astype(int) - wanted).max() <= 1
-        assert (crop != wanted).mean() < 0.001
+    check_aligned(np.load(tmp_path / "out.npy"), photo)
 
 
 def test_the_pis_command_enrols_knows_and_forgets(bundle: Path, crops: np.ndarray, tmp_path: Path) -> None:
@@ -228,3 +247,132 @@ def test_the_pis_threshold_is_facetpus(
     wanted = 0.5 if faces == 8 else score_threshold(scores, 0.01)
     assert np.load(tmp_path / "threshold.npy") == pytest.approx(wanted, abs=1e-6)
     assert read_manifest(out)["config"] == {"target": "pi"}
+
+
+# --- phones: the code is compiled and run here against a stand-in for the phone's LiteRT
+
+
+class AtTheOtherEnd:
+    """Runs the model for a stand-in's interpreter, over the pipes of its process."""
+
+    def __init__(self, command: list[str], bundle: Path) -> None:
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._to, self._from = self._process.stdin, self._process.stdout
+        self._runner = interpreter(bundle / "recogniser.tflite")
+        self._runner.allocate_tensors()
+        self._model = (bundle / "recogniser.tflite").read_bytes()
+
+    def serve(self) -> None:
+        """Until the process ends, which must be well."""
+        while command := self._from.read(1):
+            {b"M": self._open, b"R": self._run}[command]()
+        assert self._process.wait(60) == 0
+
+    def _open(self) -> None:
+        (size,) = struct.unpack(">i", self._from.read(4))
+        assert self._from.read(size) == self._model
+        self._to.write(struct.pack(">i", SIZE))
+        for output in self._runner.get_output_details():
+            scale, zero_point = output["quantization"]
+            self._to.write(struct.pack(">ifi", int(np.prod(output["shape"])), scale, zero_point))
+        self._to.flush()
+
+    def _run(self) -> None:
+        crop = np.frombuffer(self._from.read(SIZE * SIZE * 3), np.uint8).reshape(1, SIZE, SIZE, 3)
+        self._runner.set_tensor(self._runner.get_input_details()[0]["index"], crop)
+        self._runner.invoke()
+        for output in self._runner.get_output_details():
+            self._to.write(self._runner.get_tensor(output["index"]).tobytes())
+        self._to.flush()
+
+
+def compiled(target: str, code: Path, work: Path) -> list[str]:
+    """The command that runs the phone's ``code`` with a stand-in for its LiteRT; needs its compiler."""
+    here = Path(__file__).parent / "ondevice"
+    compiler = shutil.which({"android": "kotlinc", "ios": "swiftc"}[target])
+    if compiler is None or (target == "android" and not shutil.which("java")):
+        pytest.skip(f"{code.name} can be compiled by no compiler here; it was read only for its constants")
+    if target == "android":
+        sources = [str(code), str(here / "standin_litert.kt"), str(here / "main.kt")]
+        jar = str(work / "faces.jar")
+        subprocess.run([compiler, *sources, "-Werror", "-include-runtime", "-d", jar], check=True)
+        return ["java", "-cp", jar, "facetpu.MainKt"]
+    library = [
+        str(here / "standin_tensorflow_lite.swift"),
+        "-parse-as-library",
+        "-module-name",
+        "TensorFlowLite",
+    ]
+    for command in (
+        [*library, "-emit-module", "-emit-object", "-o", "lite.o"],
+        [
+            str(code),
+            str(here / "main.swift"),
+            "lite.o",
+            "-I",
+            ".",
+            "-warnings-as-errors",
+            "-static-stdlib",
+            "-o",
+            "faces",
+        ],
+    ):
+        subprocess.run([compiler, *command], cwd=work, check=True)
+    return [str(work / "faces")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["android", "ios"])
+def test_a_phones_code_does_as_facetpu(
+    exported: Path, crops: np.ndarray, photo: np.ndarray, tmp_path: Path, target: str
+) -> None:
+    out = write_device_bundle(exported, target, tmp_path / "bundle").folder
+    command = compiled(target, out / CODE[target].name, tmp_path)
+    crops.tofile(tmp_path / "crops.bin")
+    photo.tofile(tmp_path / "photo.bin")
+    (tmp_path / "photo.txt").write_text(f"{photo.shape[1]} {photo.shape[0]}\n")
+    np.savetxt(tmp_path / "landmarks.txt", np.reshape(LANDMARKS, (-1, 10)), "%.17g")
+    AtTheOtherEnd([*command, str(out), str(tmp_path)], out).serve()
+
+    wanted = Embedder(exported / "base.tflite").embed(crops)
+    rows = np.fromfile(tmp_path / "rows.bin", "<f4").reshape(len(crops), -1)
+    np.testing.assert_allclose(rows, wanted, atol=1e-6)
+    cut = np.fromfile(tmp_path / "aligned.bin", np.uint8).reshape(-1, SIZE, SIZE, 3)
+    check_aligned(cut, photo)
+
+    lines = (tmp_path / "out.txt").read_text(encoding="utf-8").splitlines()
+    label, probability = lines[0].split(" ")
+    assert label in ("one", "two", "three")
+    assert 1 / 3 <= float(probability) <= 1
+    assert lines[1] == "null 0.5"
+    cohort = without_people(read_cohort(exported / "cohort.npz", DIM), [0])
+    scores = (cohort.embeddings @ means(wanted).T).max(axis=1)
+    assert [float(number) for number in lines[2].split(" ")] == pytest.approx(
+        [score_threshold(scores, 0.01)] * 2, abs=1e-6
+    )
+    names, cosines = zip(*(line.split(" ") for line in lines[3 : 3 + len(crops)]), strict=True)
+    assert list(names) == [name for name in ("one", "bøb", "eve") for _ in range(3)] + ["null"] * 3
+    nearest = (wanted @ means(wanted).T).max(axis=1)
+    assert [float(cosine) for cosine in cosines] == pytest.approx(nearest.tolist(), abs=1e-6)
+    assert lines[3 + len(crops) :] == [
+        "one eve",
+        "'a\tb' is no name",
+        "nobody is called 'bøb'",
+        f"a crop has {SIZE} x {SIZE} pixels of 3 bytes",
+        f"{tmp_path / 'people.tsv'}: is of another model; enrol everybody again",
+    ]
+
+
+def test_the_codes_constants_are_facetpus() -> None:
+    """So that they cannot drift apart where no compiler is at hand."""
+    number = re.compile(r"\d+\.\d+(?:e-?\d+)?")
+    reference = [f"{value:.4f}" for value in ARCFACE_LANDMARKS.ravel()]
+    for code in CODE.values():
+        text = code.read_text(encoding="utf-8")
+        numbers = number.findall(text[: text.index("class Faces" if code.suffix != ".py" else "class Rec")])
+        assert numbers[-10:] == reference
+        assert re.search(r"false_?accepts = 0\.01\b", text, re.IGNORECASE)
+        assert re.search(rf"fewest_?strangers = {SMALLEST_COHORT}\b", text, re.IGNORECASE)
+    assert ARCFACE_SIZE == 112

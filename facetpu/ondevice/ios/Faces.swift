@@ -72,6 +72,7 @@ final class Faces {
   init(folder: URL, people file: URL) throws {
     var options = Interpreter.Options()
     options.threadCount = 4
+    options.isXNNPackEnabled = true  // the kernels that facetpu set the model's threshold with
     interpreter = try Interpreter(
       modelPath: folder.appendingPathComponent("recogniser.tflite").path, options: options)
     try interpreter.allocateTensors()
