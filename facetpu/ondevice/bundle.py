@@ -10,7 +10,7 @@ from typing import NamedTuple
 from .. import artefacts
 from ..board.embed import Embedder
 from ..board.folder import BASE, COHORT, DETECTOR, LABELS, ModelFolder
-from ..board.recogniser import base_digest
+from ..board.recogniser import OWNERS_ONLY, base_digest
 from ..board.threshold import Cohort, read_cohort
 from ..errors import FacetpuError
 from ..labels import read_labels
@@ -75,7 +75,7 @@ def write_device_bundle(model: Path, target: str, out: Path, overwrite: bool = F
             (new / RECOGNISER).write_bytes(with_metadata(joined, description, embedder.size, labels))
             cohort = read_cohort(parts[COHORT], embedder.dim)
             header = f"{base_digest(folder)} {folder.manifest()['threshold']:.6f}"
-            artefacts.write_text(new / STRANGERS, _table(header, cohort, labels))
+            artefacts.write_text(new / STRANGERS, _table(header, cohort, labels), mode=OWNERS_ONLY)
             artefacts.write_text(new / LABELS, "".join(f"{name}\n" for name in labels))
             shutil.copytree(str(parts[DETECTOR]), str(new / DETECTOR))
             shutil.copyfile(str(code), str(new / code.name))
