@@ -15,7 +15,7 @@ from ..quality import TURNED, turn
 
 FRONT = 0.2  # the largest turn of a head that looks straight on
 ASIDE = 0.22  # the least of one that looks aside; the largest is TURNED
-NOD = 0.06  # by how much the nose is nearer to eyes or mouth than from the front
+NOD = 0.035  # by how much the nose is nearer to eyes or mouth than from the front
 
 TASKS = {
     "front": "look straight into the camera",
