@@ -31,7 +31,7 @@ from .household import Household
 from .nobody import new_house as new_house
 from .notices import Notices, Subscription
 from .refusals import Full, Unknown
-from .roster import Roster
+from .roster import Roster, proper_name
 from .state import StateLock
 from .watching import Watch
 from .worker import Worker
@@ -182,7 +182,7 @@ class House:
             Conflict: ``new`` is taken or too like another's.
             Refused: ``new`` is no name.
         """
-        self._household.change(Intent(0, "rename", self._roster.known(name), self._roster.checked(new)))
+        self._household.change(Intent(0, "rename", self._roster.known(name), proper_name(new)))
 
     def merge(self, name: str, into: str) -> None:
         """Count all of ``name`` as ``into``'s: two names that were one person's.

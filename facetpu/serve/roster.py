@@ -99,7 +99,7 @@ class Roster:
         Raises:
             Unknown: nobody has it.
         """
-        normal = _normal(name)
+        normal = proper_name(name)
         if normal not in self.gallery.people:
             raise Unknown(f"nobody is called {name!r}")
         return normal
@@ -111,7 +111,7 @@ class Roster:
             Refused: it is no name.
             Conflict: it is another's, but for how it is written.
         """
-        normal = _normal(name)
+        normal = proper_name(name)
         if normal not in self.gallery.people:
             _check_distinct([*self.gallery.people, normal])
         return normal
@@ -128,7 +128,7 @@ class Roster:
     def rename(self, name: str, new: str) -> None:
         """See ``House.rename``."""
         with self._one_change():
-            old, new = self.known(name), _normal(new)
+            old, new = self.known(name), proper_name(new)
             if new in self.gallery.people:
                 raise Conflict(f"{new} is known already; choose another name, or merge the two")
             self._change(lambda gallery: gallery.renamed(old, new))
@@ -262,8 +262,8 @@ class Roster:
         return None if found is None else float(found)
 
 
-def _normal(name: str) -> str:
-    """``name`` in its normal form.
+def proper_name(name: str) -> str:
+    """``name`` in its normal form, whether anybody has it or not.
 
     Raises:
         Refused: it is no name.
