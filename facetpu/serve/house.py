@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..board.enrolment import Enrolled
+from ..board.folder import ModelFolder
+from ..board.identify import Identifier
+from ..board.video import opencv
+from ..errors import FacetpuError
 from .answers import (
     CameraState,
     Enrolment,
@@ -15,21 +23,30 @@ from .answers import (
     Settings,
     ThresholdState,
 )
-from .notices import Subscription
+from .audit import AuditLog
+from .cameras import Eye, check_source
+from .clock import HouseClock
+from .diary import Diary, Intent
+from .household import Household
+from .nobody import new_house as new_house
+from .notices import Notices, Subscription
+from .refusals import Full, Unknown
+from .roster import Roster, proper_name
+from .state import StateLock
+from .watching import Watch
+from .worker import Worker
+
+log = logging.getLogger(__name__)
+
+MOST_EVENTS_AT_ONCE = 200
+TENDED_EVERY = 2.0  # seconds
+SWEPT_EVERY = 60.0  # seconds
 
 
 def default_state(model: Path) -> Path:
     """The folder for what the house knows beside its model: ``NAME.state`` beside the folder ``model``."""
-    raise NotImplementedError
-
-
-def new_house(model: Path, out: Path) -> None:
-    """Write to ``out`` a folder that knows nobody, from the export folder ``model``.
-
-    Raises:
-        FacetpuError: the model cannot be imprinted, or ``out`` exists.
-    """
-    raise NotImplementedError
+    root = ModelFolder.find(model).root.resolve()
+    return root.with_name(f"{root.name}.state")
 
 
 class House:
@@ -55,15 +72,53 @@ class House:
             FacetpuError: the model has no gallery, a camera is no camera at all, or another house has
                 the same state open.
         """
-        raise NotImplementedError
+        for camera in cameras:
+            check_source(camera)
+        if cameras:
+            opencv()
+        self._roster = Roster(model)
+        self._identifier = Identifier(model, None, settings.device, settings.detector, settings.min_face)
+        self.state = default_state(model) if state is None else Path(state)
+        self._claim = StateLock(self.state)
+        self._diary, self._audit = Diary(self.state), AuditLog(self.state)
+        self._clock = HouseClock(self._diary.left_at())
+        self._keep = 3600.0 * settings.keep_events_hours
+        self._notices = Notices()
+        self._worker = Worker(self._round)
+        self._watches = {
+            str(number): self._watch(str(number), camera) for number, camera in enumerate(cameras)
+        }
+        self._troubles: dict[str, str] = {}
+        self._tended, self._swept = -TENDED_EVERY, -SWEPT_EVERY
+        self._household = Household(
+            self._roster,
+            self._identifier,
+            self._diary,
+            self._notices,
+            self._audit,
+            self._worker,
+            self._begin_anew,
+        )
 
     def start(self) -> None:
         """Begin to watch. Cameras that are not there are tried again until they are."""
-        raise NotImplementedError
+        for watch in self._watches.values():
+            watch.eye.start()
+        self._worker.start()
 
     def stop(self) -> None:
         """Watch no more: events end, subscriptions close, the state is given back."""
-        raise NotImplementedError
+        for watch in self._watches.values():
+            watch.eye.stop()
+        self._worker.stop()
+        try:
+            self._begin_anew()
+            self._diary.leave_at(self._clock.now())
+        except Full as error:
+            log.warning("%s", error)
+        self._notices.end()
+        self._diary.close()
+        self._claim.release()
 
     def __enter__(self) -> House:
         self.start()
@@ -76,11 +131,12 @@ class House:
 
     def problem(self) -> str | None:
         """What is wrong with the house as a whole, in one line, such as a full disk; None for nothing."""
-        raise NotImplementedError
+        problems = [*self._troubles.values(), *(watch.problem for watch in self._watches.values())]
+        return next((problem for problem in problems if problem is not None), None)
 
     def cameras(self) -> list[CameraState]:
         """The cameras as they are now."""
-        raise NotImplementedError
+        return [watch.state() for watch in self._watches.values()]
 
     def picture(self, camera: str, after: int = -1, timeout: float = 10.0) -> Picture | None:
         """The newest frame with boxes and names, encoded once however many ask; waits for it.
@@ -96,13 +152,19 @@ class House:
         Raises:
             Unknown: there is no such camera.
         """
-        raise NotImplementedError
+        return self._camera(camera).live.picture(after, timeout)
 
     # --- people
 
     def people(self) -> list[PersonState]:
         """Everyone, in the order of their class ids."""
-        raise NotImplementedError
+        gallery = self._roster.gallery
+        counts = np.bincount(gallery.person, minlength=len(gallery.people)).tolist()
+        seen, portraits = self._diary.last_seen(), self._diary.with_portrait()
+        return [
+            PersonState(name, photos, seen.get(name), name in portraits)
+            for name, photos in zip(gallery.people, counts)
+        ]
 
     def portrait(self, name: str) -> bytes | None:
         """A JPEG of ``name``; None where there is none.
@@ -110,7 +172,7 @@ class House:
         Raises:
             Unknown: nobody has that name.
         """
-        raise NotImplementedError
+        return self._diary.portrait(self._roster.known(name))
 
     def rename(self, name: str, new: str) -> None:
         """Call ``name`` by ``new``, on past events too.
@@ -120,7 +182,7 @@ class House:
             Conflict: ``new`` is taken or too like another's.
             Refused: ``new`` is no name.
         """
-        raise NotImplementedError
+        self._household.change(Intent(0, "rename", self._roster.known(name), proper_name(new)))
 
     def merge(self, name: str, into: str) -> None:
         """Count all of ``name`` as ``into``'s: two names that were one person's.
@@ -129,7 +191,7 @@ class House:
             Unknown: nobody has one of the names.
             Conflict: they are the same.
         """
-        raise NotImplementedError
+        self._household.change(Intent(0, "merge", self._roster.known(name), self._roster.known(into)))
 
     def erase(self, name: str) -> None:
         """Forget ``name``: model, gallery, photos, portrait, and crop and name of each event of theirs.
@@ -137,7 +199,7 @@ class House:
         Raises:
             Unknown: nobody has that name.
         """
-        raise NotImplementedError
+        self._household.change(Intent(0, "erase", self._roster.known(name), None))
 
     # --- enrolling
 
@@ -150,7 +212,8 @@ class House:
             Conflict: the name is too like another's, or the camera enrols somebody already.
             Busy: as many are open as may be.
         """
-        raise NotImplementedError
+        self._camera(camera)
+        return self._household.enrolments.begin(self._roster.checked(name), camera)
 
     def enrolment(self, id: str) -> Enrolment:
         """How far an enrolment is; one that nobody asks after for a minute is given up.
@@ -158,7 +221,7 @@ class House:
         Raises:
             Unknown: there is none such, or no more.
         """
-        raise NotImplementedError
+        return self._household.enrolments.state(id)
 
     def take(self, id: str) -> Enrolment:
         """Look at the newest frame for the pose wanted; its ``refusal`` says why it was not taken.
@@ -167,7 +230,14 @@ class House:
             Unknown: there is no such enrolment.
             Busy: too much is waiting to be looked at.
         """
-        raise NotImplementedError
+        watch = self._camera(self._household.enrolments.state(id).camera)
+
+        def look() -> None:
+            image, faces = watch.newest or (np.zeros((1, 1, 3), np.uint8), [])
+            self._household.enrolments.look(id, image, faces, by_itself=False)
+
+        self._worker.ask(look)
+        return self._household.enrolments.state(id)
 
     def finish(self, id: str) -> Enrolled:
         """Enrol the poses that were taken; those refused at last, beside all others, have their reasons.
@@ -179,7 +249,7 @@ class House:
             Conflict: too few poses are taken.
             Full: the disk is full; the enrolment is open still.
         """
-        raise NotImplementedError
+        return self._household.finish(id)
 
     def cancel(self, id: str) -> None:
         """Give an enrolment up; nothing of it is left.
@@ -187,7 +257,7 @@ class House:
         Raises:
             Unknown: there is no such enrolment.
         """
-        raise NotImplementedError
+        self._household.enrolments.cancel(id)
 
     def enrol_photos(self, name: str, photos: list[bytes]) -> Enrolled:
         """Enrol ``name``, new or known, by photo files; each refused one has its reason.
@@ -204,7 +274,7 @@ class House:
             Busy: too much is waiting to be looked at.
             Full: the disk is full.
         """
-        raise NotImplementedError
+        return self._household.enrol_photos(name, photos)
 
     # --- events
 
@@ -216,7 +286,7 @@ class House:
             limit: as many at most.
             name: only those that are this person's.
         """
-        raise NotImplementedError
+        return self._diary.events(before, max(1, min(limit, MOST_EVENTS_AT_ONCE)), name)
 
     def crop(self, event: int) -> bytes | None:
         """A JPEG of the face of an event; None where there is none.
@@ -224,7 +294,8 @@ class House:
         Raises:
             Unknown: there is no such event.
         """
-        raise NotImplementedError
+        self._diary.event(event)
+        return self._diary.crop(event)
 
     def correct(self, event: int, name: str | None) -> EventState:
         """Say whose an event is: ``name``, new or known, or nobody's who is known.
@@ -238,7 +309,9 @@ class House:
             Conflict: the name is too like another's.
             Full: the disk is full.
         """
-        raise NotImplementedError
+        self._diary.event(event)
+        refusal = self._household.correct(event, name)
+        return self._diary.event(event)._replace(refusal=refusal)
 
     def forget(self, event: int) -> None:
         """Delete an event and its crop.
@@ -246,13 +319,14 @@ class House:
         Raises:
             Unknown: there is no such event.
         """
-        raise NotImplementedError
+        self._diary.event(event)
+        self._diary.forget(event)
 
     # --- threshold
 
     def threshold(self) -> ThresholdState:
         """From when on a face is somebody's, and what else could be chosen."""
-        raise NotImplementedError
+        return self._roster.threshold()
 
     def set_threshold(self, false_accepts: float) -> ThresholdState:
         """Let this share of strangers through.
@@ -260,7 +334,8 @@ class House:
         Raises:
             Refused: it is no share between 0 and 1, or the model has no strangers to set it by.
         """
-        raise NotImplementedError
+        self._household.set_threshold(false_accepts)
+        return self._roster.threshold()
 
     # --- telling
 
@@ -270,8 +345,62 @@ class House:
         Raises:
             Busy: as many listen as may.
         """
-        raise NotImplementedError
+        return self._notices.subscribe()
 
     def audit(self, action: str, **facts: Any) -> None:
         """Add a line to the audit log: when, ``action``, and ``facts`` that JSON can say."""
-        raise NotImplementedError
+        self._audit.write(action, **facts)
+
+    # --- one thread looks
+
+    def _watch(self, id: str, source: str) -> Watch:
+        eye = Eye(id, source, self._worker.wake)
+        return Watch(eye, self._identifier, self._diary, self._notices, self._clock.now)
+
+    def _round(self) -> None:
+        """Look at the newest frame of each camera, where there is one."""
+        for watch in self._watches.values():
+            try:
+                frame = watch.eye.take()
+                if frame is None:
+                    watch.rest()
+                    continue
+                watch.look(frame)
+                enrolment = self._household.enrolments.at(watch.eye.id)
+                if enrolment is not None and watch.newest is not None:
+                    self._household.enrolments.look(enrolment, *watch.newest)
+                self._troubles.pop("looking", None)
+            except Exception as error:  # one frame that cannot be looked at must not blind the house
+                log.exception("camera %s", watch.eye.id)
+                self._trouble("looking", f"camera {watch.eye.id}: {error}; see the log")
+        now = time.monotonic()
+        if now - self._tended >= TENDED_EVERY:
+            self._tended = now
+            self._tend(now)
+
+    def _begin_anew(self) -> None:
+        for watch in self._watches.values():
+            watch.begin_anew()
+
+    def _tend(self, now: float) -> None:
+        """See whether another program has changed the people; and now and then, what is to be forgotten."""
+        try:
+            self._household.look_around()
+            if now - self._swept >= SWEPT_EVERY:
+                self._swept = now
+                self._clock.look()
+                self._diary.forget_before(self._clock.now() - self._keep)
+                self._diary.leave_at(self._clock.now())
+            self._troubles.pop("tending", None)
+        except FacetpuError as error:
+            self._trouble("tending", str(error))
+
+    def _trouble(self, what: str, problem: str) -> None:
+        if self._troubles.get(what) != problem:
+            log.warning("%s", problem)
+        self._troubles[what] = problem
+
+    def _camera(self, id: str) -> Watch:
+        if id not in self._watches:
+            raise Unknown(f"there is no camera {id!r}")
+        return self._watches[id]
