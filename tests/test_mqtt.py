@@ -408,3 +408,44 @@ def test_it_stops_soon_when_there_is_no_broker() -> None:
         time.sleep(0.2)
     assert time.monotonic() - began < 5
     assert threading.active_count() == threads
+
+
+# --- a real house
+
+
+@pytest.mark.slow
+@needs_a_broker
+def test_a_real_house_tells_of_a_person_in_front_of_its_camera_until_she_is_erased(
+    broker: RunningBroker, listener: Listener, tmp_path: Path
+) -> None:
+    from rendered_video import RATE, write_video
+    from small_export import write_export
+
+    from facetpu.board.enrol import imprint
+    from facetpu.image import read_image
+    from facetpu.portraits import write_people
+    from facetpu.serve.answers import Settings
+    from facetpu.serve.house import House
+
+    write_people(tmp_path / "people", 2, 1, size=160)
+    for folder, name in zip(sorted((tmp_path / "people").iterdir()), ("Ana", "Bo"), strict=True):
+        folder.rename(folder.with_name(name))
+    model = tmp_path / "known"
+    imprint(write_export(tmp_path / "model"), tmp_path / "people", model, accept_all=True)
+    ana = read_image(tmp_path / "people" / "Ana" / "000.jpg")
+    scenes = [[(ana, 20 + 2 * step, 40)] for step in range(3 * RATE)] + [[]] * 4 * RATE
+    film = write_video(tmp_path / "film.avi", scenes)
+    topic, key = f"porch/left/people/{key_of('Ana')}", key_of("Ana")
+    house = House(model, [str(film)], tmp_path / "state", Settings())
+    with house, Mqtt(house, Broker.parse(broker.url)):
+        wait_for(lambda: listener.retained.get(topic, {}).get("present"), 60)
+        wait_for(lambda: any(event["who"] == "Ana" for event in listener.events()), 60)
+        wait_for(lambda: not listener.retained[topic]["present"], 60)
+        assert listener.retained[topic]["last_seen"] is not None
+        assert listener.retained["porch/left/cameras/0"]["state"] == "watching"
+        assert f"porch/left/people/{key_of('Bo')}" in listener.retained
+        house.erase("Ana")
+        wait_for(lambda: not any(key in topic for topic in listener.retained), 60)
+        assert house.cameras()[0].problem is None
+    assert listener.events()[0]["event_type"] == "appeared"
+    wait_for(lambda: listener.retained["porch/left/availability"] == "offline")
