@@ -36,9 +36,12 @@ from facetpu.tflite.head import build_head
 from facetpu.tflite.metadata import read_metadata
 
 NAMES = ["ann", "bob", "eve"]
-# Faces in a photo of 400 x 300 pixels: small, middling, large, and beyond its borders; all turned.
+# Faces in a photo of 400 x 300 pixels: small, middling, large, and beyond its borders; all turned. No side of
+# theirs falls on a pixel's border, where rounding would decide which pixels are averaged.
 _TURNED = ARCFACE_LANDMARKS @ np.array([(0.9, 0.3), (-0.3, 0.9)])
-LANDMARKS = [_TURNED * scale + shift for scale, shift in ((0.5, 20), (1.3, 60), (2.6, 10), (4.2, -150))]
+LANDMARKS = [
+    _TURNED * scale + shift for scale, shift in ((0.5, 20.3), (1.3, 60.7), (2.6, 10.1), (4.2, -150.4))
+]
 
 
 @pytest.fixture(scope="module")
