@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Path, Request, Response
 
 from ..house import House
+from ..limits import client_of
 from ..models import Cameras
 from ..refusals import Busy
 from ..streams import PictureStream, pictures_as_parts
@@ -29,12 +30,12 @@ def picture(id: str = WHICH, house: House = HOUSE) -> Response:
     return Jpeg(_newest(house, id).jpeg)
 
 
-@router.get("/{id}/stream", response_class=PictureStream, responses=problems(404))
+@router.get("/{id}/stream", status_code=200, response_class=PictureStream, responses=problems(404))
 def stream(request: Request, id: str = WHICH, house: House = HOUSE) -> Response:
     """Every frame from now on that the client has time for, with boxes and names, as Motion JPEG."""
     streams = request.app.state.streams
     chunks = pictures_as_parts(streams, house, id, _newest(house, id))
-    return PictureStream(chunks, streams, request.client)
+    return PictureStream(chunks, streams, client_of(request.scope))
 
 
 def _newest(house: House, camera: str) -> Any:

@@ -7,6 +7,7 @@ from typing import Any, Optional
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from ..house import House
+from ..limits import client_of
 from ..models import LARGEST_ID, NAME, Correction, Event, Events, NewThreshold, Threshold
 from ..streams import EventStream, notices_as_text
 from .replies import HOUSE, Jpeg, jpeg, problems
@@ -47,13 +48,13 @@ def forget(id: int = WHICH, house: House = HOUSE) -> None:
     house.forget(id)
 
 
-@router.get("/notices", response_class=EventStream)
+@router.get("/notices", status_code=200, response_class=EventStream)
 def notices(request: Request, house: House = HOUSE) -> Response:
     """What happens, as server-sent events of the types seen, people, camera, and dropped for a slow reader."""
     streams = request.app.state.streams
     subscription = house.subscribe()
     chunks = notices_as_text(streams, subscription)
-    return EventStream(chunks, streams, request.client, ending=subscription.close)
+    return EventStream(chunks, streams, client_of(request.scope), ending=subscription.close)
 
 
 @router.get("/threshold", response_model=Threshold)

@@ -50,7 +50,7 @@ def erase(name: str = WHO, house: House = HOUSE) -> None:
     house.erase(name)
 
 
-@router.post("/{name}/photos", response_model=Enrolled, responses=problems(408, 409, 413, 507))
+@router.post("/{name}/photos", response_model=Enrolled, responses=problems(409, 507))
 def enrol_photos(name: str = WHO, photos: List[UploadFile] = PHOTOS, house: House = HOUSE) -> Any:
     """Enrol a person, new or known, by photos; each that is refused has its reason."""
     contents = []

@@ -23,7 +23,7 @@ _MEANING = {
     507: "The disk is full.",
 }
 # Replies that every route may give.
-EVERYWHERE = (400, 401, 403, 422, 429, 503)
+EVERYWHERE = (400, 401, 403, 408, 413, 422, 429, 503)
 
 
 def the_house(request: Request) -> House:

@@ -8,11 +8,13 @@ from fastapi import APIRouter, HTTPException, Request, Response
 
 from ... import __version__
 from ..house import House
+from ..limits import client_of
 from ..models import Session, Status, Token
 from .replies import HOUSE, problems
 
 page = APIRouter(include_in_schema=False)
 router = APIRouter(prefix="/api", tags=["session"])
+status = APIRouter(prefix="/api", tags=["status"])
 
 
 @page.get("/")
@@ -31,23 +33,25 @@ async def static(name: str, request: Request) -> Response:
 def session(request: Request) -> Any:
     """Whether one must say the token, and whether this was done."""
     door = request.app.state.door
-    return {"token_needed": door.token is not None, "inside": door.lets_in(request.headers, request.cookies)}
+    return {"token_needed": door.token is not None, "inside": door.knows(request.cookies)}
 
 
 @router.post("/session", status_code=204, response_class=Response, responses=problems(507))
 def begin_session(token: Token, request: Request, response: Response) -> None:
     """Say the token, for a cookie that stands for it."""
-    request.app.state.door.begin_session(token.token, request, response)
+    door = request.app.state.door
+    door.check(token.token, client_of(request.scope))
+    door.begin_session(response)
 
 
 @router.delete("/session", status_code=204, response_class=Response, responses=problems(507))
 def end_session(request: Request, response: Response) -> None:
     """Give the cookie back."""
-    request.app.state.door.end_session(request, response)
+    request.app.state.door.end_session(request.cookies, response)
 
 
-@router.get("/status", response_model=Status, tags=["status"])
-def status(request: Request, house: House = HOUSE) -> Any:
+@status.get("/status", response_model=Status, name="status")
+def read_status(request: Request, house: House = HOUSE) -> Any:
     """The server as it is now."""
     return {
         "version": __version__,
