@@ -27,6 +27,10 @@ _RUN = ".facetpu-run.json"
 _RENAME_EXCHANGE, _AT_FDCWD = 2, -100
 
 
+class BeingWritten(FacetpuError):
+    """Another run is writing what is to be written."""
+
+
 @contextlib.contextmanager
 def new_file(path: Path, overwrite: bool = False, mode: int = 0o644) -> Iterator[Path]:
     """Yield a temporary sibling of ``path`` to write to; it becomes ``path`` when the block succeeds.
@@ -84,7 +88,7 @@ def new_folder(
     """
     out = Path(out)
     _check_parent(out)
-    partial = out.with_name(f".{out.name}.partial")
+    partial = _partial(out)
     with _locked(out):
         _undo_half_swap(out)
         check_new(out, overwrite)
@@ -100,6 +104,17 @@ def new_folder(
             raise
         (partial / _RUN).unlink()
         _swap(partial, out)
+
+
+def mend_folder(out: Path) -> None:
+    """Clear up what a run that was killed while it wrote ``out`` left beside it, and never goes on from.
+
+    Raises:
+        FacetpuError: another run is writing it.
+    """
+    with _locked(out):
+        _undo_half_swap(out)
+        _remove(_partial(out))
 
 
 def check_new(out: Path, overwrite: bool = False) -> None:
@@ -215,6 +230,11 @@ def _empty(folder: Path) -> None:
         _remove(entry)
 
 
+def _partial(out: Path) -> Path:
+    """Where ``out`` is built."""
+    return out.with_name(f".{out.name}.partial")
+
+
 def _old(out: Path) -> Path:
     """Where what ``out`` replaces stands while it is being replaced."""
     return out.with_name(f".{out.name}.old")
@@ -293,7 +313,7 @@ def _locked(out: Path) -> Iterator[None]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise FacetpuError(f"{out}: another run is writing it; wait for it to end") from None
+                raise BeingWritten(f"{out}: another run is writing it; wait for it to end") from None
             if not _is_open_at(path, lock.fileno()):
                 continue  # whoever held it before has removed it meanwhile
             try:

@@ -12,7 +12,7 @@ import functools
 import math
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -80,12 +80,33 @@ def read_image(path: Path) -> np.ndarray:
     try:
         if not path.is_file():
             raise UnreadableImage(path, "no such file" if not path.exists() else "is no file")
-        if path.stat().st_size == 0:
+        with open(str(path), "rb") as file:
+            return decode_image(file, path)
+    except OSError as error:
+        raise _undecodable(path, error) from None
+
+
+def decode_image(file: BinaryIO, path: Path, largest: int | None = None) -> np.ndarray:
+    """The photo in an open ``file`` as ``read_image`` gives it.
+
+    Args:
+        file: to read from.
+        path: what messages call it.
+        largest: pixels that it may have; as many as Pillow lets through unless given.
+
+    Raises:
+        UnreadableImage: see ``read_image``.
+    """
+    try:
+        if not file.read(1):
             raise UnreadableImage(path, "is empty")
+        file.seek(0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(str(path), formats=FORMATS) as image:
+            with Image.open(file, formats=FORMATS) as image:
+                if largest is not None and image.width * image.height > largest:
+                    raise UnreadableImage(path, f"has more than {largest:,} pixels")
                 image.load()
                 return _upright(_pixels(image, path), _orientation(image))
     except (UnreadableImage, MemoryError):
@@ -95,8 +116,7 @@ def read_image(path: Path) -> np.ndarray:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UnreadableImage(path, f"has more than {Image.MAX_IMAGE_PIXELS:,} pixels") from None
     except Exception as error:  # Decoders meet damaged bytes with errors of every kind.
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise UnreadableImage(path, f"cannot be decoded: {' '.join(reason.lower().split())}") from None
+        raise _undecodable(path, error) from None
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
@@ -214,6 +234,11 @@ def one_thread() -> None:
     """Have OpenCV compute with one thread: for processes of which there is one a core."""
     if cv2 is not None:
         cv2.setNumThreads(1)
+
+
+def _undecodable(path: Path, error: Exception) -> UnreadableImage:
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return UnreadableImage(path, f"cannot be decoded: {' '.join(reason.lower().split())}")
 
 
 def _pixels(image: Any, path: Path) -> np.ndarray:

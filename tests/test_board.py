@@ -265,7 +265,7 @@ def test_rows_are_those_that_coral_trains_on_the_whole_model(model: Path, people
     """Training goes photo by photo on the extractor's dequantised output, as pycoral's example does."""
     engine = ImprintingEngine(model / "model.tflite")
     extractor = engine.serialize_extractor_model()
-    reader = Identifier(known)._reader
+    reader = Identifier(known).reader
     for class_id, name in enumerate(["Ana María", "Bo", "Çelik"]):
         for photo in sorted((people / name).iterdir()):
             image = read_image(photo)

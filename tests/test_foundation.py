@@ -29,7 +29,7 @@ FLOORS = [
     {"cli"},
     {"demo"},
     {"export", "doctor"},
-    {"stages", "portraits", "web"},
+    {"serve", "stages", "portraits", "web"},
     {"quantization"},
     {"training"},
     {"evaluation"},
@@ -50,6 +50,7 @@ ON_THE_BOARD = {
     *("cli", "options", "errors", "artefacts", "labels", "people", "progress", "runtime", "image", "quality"),
     *("contact_sheet", "lettering", "page", "metrics", "mtcnn", "tflite", "edgetpu", "board", "doctor"),
     "trial",
+    "serve",
 }
 
 

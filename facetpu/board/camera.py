@@ -189,18 +189,27 @@ class _GstStream:
         self._pipeline.set_state(self._gst.State.NULL)
 
 
+def check_camera(camera: str) -> None:
+    """Refuse what is no camera, whether or not it is there now.
+
+    Raises:
+        FacetpuError: it is none.
+    """
+    if not (camera.isdigit() or camera.startswith("/dev/") or "!" in camera or "://" in camera):
+        raise FacetpuError(
+            f"{camera!r} is no camera; give a number, /dev/videoN, a URL, or a GStreamer pipeline (with ' ! ')"
+        )
+
+
 def _open(camera: str) -> Any:
+    check_camera(camera)
     if camera.isdigit():
         return _OpenCvStream(camera, int(camera), opencv().CAP_ANY, ends=False)
     if camera.startswith("/dev/"):
         return _OpenCvStream(camera, camera, opencv().CAP_V4L2, ends=False)
     if "!" in camera:
         return _open_pipeline(camera)
-    if "://" in camera:
-        return _OpenCvStream(camera, camera, opencv().CAP_ANY, ends=True)
-    raise FacetpuError(
-        f"{camera!r} is no camera; give a number, /dev/videoN, a URL, or a GStreamer pipeline (with ' ! ')"
-    )
+    return _OpenCvStream(camera, camera, opencv().CAP_ANY, ends=True)
 
 
 def _open_pipeline(name: str) -> Any:

@@ -115,7 +115,7 @@ def imprint(
         gallery = gallery._replace(threshold=found.cosine, false_accepts=asked.false_accepts)
 
         write_known(partial, folder, gallery, cohort, engine)
-        _write_rest(partial, folder)
+        write_rest(partial, folder)
         if asked.learner == "softmax":
             write_softmax(partial, gallery, cohort)
         given = {candidate.digest: candidate.path for candidate in taken if asked.keep_photos}
@@ -180,7 +180,7 @@ def _cohort(
     return Cohort(embeddings, np.arange(len(faces), dtype=np.int32))
 
 
-def _write_rest(partial: Path, folder: ModelFolder) -> None:
+def write_rest(partial: Path, folder: ModelFolder) -> None:
     """Base and detector, which tell of nobody."""
     write_bytes(partial / BASE, base_model(folder))
     if (folder.root / BASE_EDGETPU).is_file():

@@ -103,27 +103,10 @@ def summary(
         source: of the threshold, in words.
         kept: photos that the folder keeps.
     """
-    counts = np.bincount(gallery.person, minlength=len(gallery.people))
-    accepted = {candidate.digest for candidate in taken}
-    told: dict[str, Enrolled] = {
-        name: Enrolled(name, int(count), 0, [], []) for name, count in zip(gallery.people, counts)
-    }
-    for candidate in candidates:
-        person = told[candidate.name]
-        kinds = [fault.kind for fault in candidate.faults]
-        remark = Remark(candidate.photo, kinds, "; ".join(fault.text for fault in candidate.faults))
-        # A photo that was enrolled before, or stands twice in the folder, has no look of its own.
-        if candidate.look is None or candidate.digest not in accepted:
-            person.refused.append(remark)
-            continue
-        told[candidate.name] = person._replace(added=person.added + 1)
-        if candidate.look.faces > 1 and not candidate.faults:
-            remark = remark._replace(text=f"shows {candidate.look.faces} faces; the main one is taken")
-        if remark.text:
-            person.remarks.append(remark)
-    for name, count in zip(gallery.people, counts):
-        if count == 1:
-            log.warning("%s: one photo only; five to ten make a surer model", name)
+    told = enrolled_people(gallery, candidates, taken)
+    for person in told:
+        if person.photos == 1:
+            log.warning("%s: one photo only; five to ten make a surer model", person.name)
     scores = genuine_scores(gallery)
     left_out = scores[np.isfinite(scores)]
     recognised = int((left_out >= gallery.threshold).sum())
@@ -134,4 +117,32 @@ def summary(
             recognised,
             len(left_out),
         )
-    return ImprintResult(out, list(told.values()), gallery.threshold, source, len(left_out), recognised, kept)
+    return ImprintResult(out, told, gallery.threshold, source, len(left_out), recognised, kept)
+
+
+def enrolled_people(gallery: Gallery, candidates: list[Candidate], taken: list[Candidate]) -> list[Enrolled]:
+    """Everyone in ``gallery``, with what became of the ``candidates``, of which ``taken`` are in it."""
+    counts = np.bincount(gallery.person, minlength=len(gallery.people))
+    accepted = {candidate.digest for candidate in taken}
+    told: dict[str, Enrolled] = {
+        name: Enrolled(name, int(count), 0, [], []) for name, count in zip(gallery.people, counts)
+    }
+    for candidate in candidates:
+        person = told[candidate.name]
+        said = remark(candidate)
+        # A photo that was enrolled before, or stands twice in the folder, has no look of its own.
+        if candidate.look is None or candidate.digest not in accepted:
+            person.refused.append(said)
+            continue
+        told[candidate.name] = person._replace(added=person.added + 1)
+        if candidate.look.faces > 1 and not candidate.faults:
+            said = said._replace(text=f"shows {candidate.look.faces} faces; the main one is taken")
+        if said.text:
+            person.remarks.append(said)
+    return list(told.values())
+
+
+def remark(candidate: Candidate) -> Remark:
+    """All that speaks against a photo."""
+    kinds = [fault.kind for fault in candidate.faults]
+    return Remark(candidate.photo, kinds, "; ".join(fault.text for fault in candidate.faults))

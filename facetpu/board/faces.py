@@ -16,6 +16,7 @@ from .folder import DETECTOR, ModelFolder
 from .timing import Stopwatch
 
 MIN_FACE = 20
+NO_FACE = "shows no face; take another, with the face larger and from the front"
 
 
 class NoFace(FacetpuError):
@@ -27,7 +28,7 @@ class NoFace(FacetpuError):
 
     def __init__(self, path: Path) -> None:
         """Say of ``path`` that it shows no face."""
-        self.reason = "shows no face; take another, with the face larger and from the front"
+        self.reason = NO_FACE
         super().__init__(f"{path}: {self.reason}")
 
 

@@ -23,9 +23,12 @@ UNKNOWN_PRINT = 0  # the fingerprint of a photo enrolled before there were any
 
 
 class Match(NamedTuple):
-    """Who is nearest to a face, and how near; the second nearest tells how sure that is."""
+    """Who is nearest to a face, and how near; the second nearest tells how sure that is.
 
-    name: str
+    Where nobody is enrolled nobody is near: no name and the cosine -1.
+    """
+
+    name: str | None
     cosine: float
     second: str | None
     second_cosine: float | None

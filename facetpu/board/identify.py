@@ -16,7 +16,7 @@ from ..progress import progress
 from .draw import draw_faces
 from .faces import MIN_FACE, FaceReader, KnownFace, Sighting
 from .folder import ModelFolder
-from .gallery import Match
+from .gallery import Gallery, Match
 from .match import Matcher
 from .recogniser import read_known
 from .timing import Profile
@@ -71,6 +71,7 @@ class Identifier:
     Attributes:
         gallery: whom it knows.
         threshold: cosine from which a face is known.
+        reader: what finds and embeds the faces.
         stopwatch: how long each step took.
     """
 
@@ -94,11 +95,15 @@ class Identifier:
         Raises:
             FacetpuError: the model, its detector or its gallery is missing, damaged or another's.
         """
-        self.gallery = read_known(ModelFolder.find(model))
-        self.threshold = self.gallery.threshold if threshold is None else threshold
-        self._match = Matcher(self.gallery)
-        self._reader = FaceReader(model, device, detector, min_face)
-        self.stopwatch = self._reader.stopwatch
+        self.know(read_known(ModelFolder.find(model)), threshold)
+        self.reader = FaceReader(model, device, detector, min_face)
+        self.stopwatch = self.reader.stopwatch
+
+    def know(self, gallery: Gallery, threshold: float | None = None) -> None:
+        """Name faces by ``gallery`` from now on, which is of the same base."""
+        self.gallery = gallery
+        self.threshold = gallery.threshold if threshold is None else threshold
+        self._match = Matcher(gallery)
 
     def faces(self, image: np.ndarray) -> list[KnownFace]:
         """Every face in ``image`` (uint8 [H, W, 3], RGB), the surest first."""
@@ -106,7 +111,7 @@ class Identifier:
 
     def recognise(self, image: np.ndarray) -> tuple[list[KnownFace], np.ndarray]:
         """Every face in ``image`` (uint8 [H, W, 3], RGB), the surest first, and their embeddings [n, D]."""
-        sightings = self._reader.all_faces(image)
+        sightings = self.reader.all_faces(image)
         embeddings = np.array([sighting.embedding for sighting in sightings])
         with self.stopwatch.time("head"):
             matches = self._match(embeddings)

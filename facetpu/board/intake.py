@@ -15,7 +15,7 @@ from ..people import people_under
 from ..progress import progress
 from ..quality import fingerprint
 from .checks import Fault, picture_faults
-from .faces import FaceReader, NoFace
+from .faces import NO_FACE, FaceReader
 from .gallery import Gallery
 
 
@@ -43,7 +43,7 @@ class Candidate(NamedTuple):
     Attributes:
         name: whose.
         photo: which, named relative to the folder of people.
-        path: its file.
+        path: its file; of one that is in memory only what messages call it.
         digest: SHA-256 of the file.
         look: the face in it; None where it cannot be enrolled at all.
         faults: what speaks against it; none for a good one.
@@ -55,6 +55,11 @@ class Candidate(NamedTuple):
     digest: str
     look: Look | None
     faults: list[Fault]
+
+    @property
+    def good(self) -> bool:
+        """Whether it shows a face and nothing speaks against it."""
+        return self.look is not None and not self.faults
 
 
 def photos_of_people(root: Path) -> dict[str, list[Path]]:
@@ -111,10 +116,23 @@ def _looked_at(reader: FaceReader, path: Path, crops: bool) -> tuple[Look | None
         image = read_image(path)
     except UnreadableImage as error:
         return None, [Fault("unreadable", error.reason)]
-    faces = reader.detector.detect(image)
+    return look_at(reader, image, reader.detector.detect(image), crops)
+
+
+def look_at(
+    reader: FaceReader, image: np.ndarray, faces: list[Face], crops: bool = False
+) -> tuple[Look | None, list[Fault]]:
+    """The main one of ``faces`` and the faults of its picture; no look where there is none to enrol.
+
+    Args:
+        reader: embeds it.
+        image: uint8 [H, W, 3] RGB.
+        faces: all those in it.
+        crops: keep the crop.
+    """
     if not faces:
-        return None, [Fault("no face", NoFace(path).reason)]
-    face: Face = main_face(faces, image.shape)
+        return None, [Fault("no face", NO_FACE)]
+    face = main_face(faces, image.shape)
     row = reader.embedder.run(align_face(image, face, *reader.embedder.alignment)[None])
     crop = align_face(image, face, "arcface", ARCFACE_SIZE)  # of whatever form the model takes
     embedding = reader.embedder.dequantised(row)[0]

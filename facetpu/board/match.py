@@ -21,6 +21,8 @@ class Matcher:
         return [self._nearest(np.einsum("pd,d->p", self._vectors, embedding)) for embedding in embeddings]
 
     def _nearest(self, cosines: np.ndarray) -> Match:
+        if not len(cosines):
+            return Match(None, -1.0, None, None)
         best = int(cosines.argmax())
         cosine = float(cosines[best])
         if len(cosines) == 1:

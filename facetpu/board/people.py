@@ -19,7 +19,7 @@ from .folder import COHORT, MODEL_SOFTMAX, ModelFolder
 from .gallery import Gallery, write_gallery
 from .kept import keep_photos, kept_photos
 from .recogniser import copy_rest, read_known, write_known, write_softmax
-from .threshold import gallery_threshold, genuine_scores, read_cohort
+from .threshold import OUT_OF_REACH, gallery_threshold, genuine_scores, read_cohort
 from .transfer import read_other, taken_over
 
 
@@ -39,6 +39,8 @@ class PeopleResult(NamedTuple):
     threshold: float
 
     def __str__(self) -> str:
+        if not self.people:
+            return "nobody is enrolled"
         width = max(len(person.name) for person in self.people)
         lines = [f"{person.name:{width}}  {person.photos} photos" for person in self.people]
         return "\n".join([*lines, f"threshold {self.threshold:.3f}"])
@@ -230,9 +232,16 @@ def _nearest(gallery: Gallery, class_id: int) -> tuple[str | None, float | None]
 
 
 def _changed(model: Path, change: Callable[[ModelFolder, Gallery], Gallery]) -> PeopleResult:
+    return _listed(ModelFolder.find(model).root, change_people(model, change))
+
+
+def change_people(model: Path, change: Callable[[ModelFolder, Gallery], Gallery]) -> Gallery:
     """Put a folder that knows what ``change`` makes of its gallery in the place of ``model``, whole.
 
-    What the gallery says is read when no other run can change it any more.
+    What the gallery says is read when no other run can change it any more. The threshold is set anew.
+
+    Raises:
+        FacetpuError: another run is writing the folder, or ``change`` raises it.
     """
     folder = ModelFolder.find(model)
     root = folder.root.resolve()
@@ -240,16 +249,17 @@ def _changed(model: Path, change: Callable[[ModelFolder, Gallery], Gallery]) -> 
         gallery, cohort = change(folder, read_known(folder)), None
         if (root / COHORT).is_file():
             cohort = read_cohort(root / COHORT, gallery.embeddings.shape[1])
+        if cohort is not None or gallery.threshold >= OUT_OF_REACH:  # as of nobody
             pairs_threshold = folder.manifest().get("threshold")
             found = gallery_threshold(gallery, cohort, gallery.false_accepts, pairs_threshold)
             gallery = gallery._replace(threshold=found.cosine)
         copy_rest(root, partial)
         write_known(partial, folder, gallery, cohort)
-        if (root / MODEL_SOFTMAX).is_file():
+        if (root / MODEL_SOFTMAX).is_file() and gallery.people:
             write_softmax(partial, gallery, cohort)
         kept = keep_photos(partial, kept_photos(root), gallery.photos)
         _write_manifest(partial, gallery, kept)
-    return _listed(folder.root, gallery)
+    return gallery
 
 
 def _write_manifest(partial: Path, gallery: Gallery, kept: int) -> None:

@@ -69,7 +69,7 @@ def read_known(folder: ModelFolder) -> Gallery:
             "enrol the people again"
         )
     classes = ImprintingEngine(folder.needed(MODEL, "facetpu imprint"), keep_classes=True).num_classes
-    if classes != len(labels):
+    if classes != max(len(labels), 1):  # nobody is a class too, see ``imprinted``
         raise FacetpuError(
             f"{folder.root / MODEL}: has {classes} classes, and {LABELS} {len(labels)} names; "
             "enrol the people again"
@@ -121,7 +121,8 @@ def write_softmax(target: Path, gallery: Gallery, cohort: Cohort | None) -> None
 def imprinted(model: Path | bytes, gallery: Gallery, engine: Any = ImprintingEngine) -> bytes:
     """``model`` with one class a person of ``gallery``, in its order, and no others.
 
-    Every row is the normalised sum of the person's imprints, whatever rows the model had.
+    Every row is the normalised sum of the person's imprints, whatever rows the model had. A model needs
+    a row: where there is nobody it is of zeros, which no face is near to.
 
     Args:
         model: a .tflite file, or the bytes of one where the engine takes them.
@@ -132,6 +133,8 @@ def imprinted(model: Path | bytes, gallery: Gallery, engine: Any = ImprintingEng
     order = np.argsort(gallery.person, kind="stable")
     for imprint, class_id in zip(gallery.imprints[order], gallery.person[order]):
         learner.train(imprint, int(class_id))
+    if not gallery.people:
+        learner.train(np.zeros(gallery.imprints.shape[1], np.float32), 0)
     return bytes(learner.serialize_model())
 
 

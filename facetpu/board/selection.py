@@ -31,8 +31,8 @@ def judged(
         cohort: faces of strangers.
         threshold_of: gives the threshold of a gallery.
     """
-    candidates = _with_copies(candidates, known)
-    good = [index for index, candidate in enumerate(candidates) if _is_good(candidate)]
+    candidates = with_copies(candidates, known)
+    good = [index for index, candidate in enumerate(candidates) if candidate.good]
     if not good:
         return candidates
     gallery = enrolled(known, [candidates[index] for index in good], l2_norm)
@@ -56,7 +56,7 @@ def accepted(candidates: list[Candidate], known: Gallery, accept_all: bool, root
     Raises:
         FacetpuError: no photo of somebody new can be used.
     """
-    taken = [c for c in candidates if (c.look is not None if accept_all else _is_good(c))]
+    taken = [c for c in candidates if (c.look is not None if accept_all else c.good)]
     present = {*known.people, *(candidate.name for candidate in taken)}
     for name in dict.fromkeys(candidate.name for candidate in candidates):
         if name not in present:
@@ -84,11 +84,7 @@ def enrolled(known: Gallery, candidates: list[Candidate], l2_norm: L2Norm) -> Ga
     )
 
 
-def _is_good(candidate: Candidate) -> bool:
-    return candidate.look is not None and not candidate.faults
-
-
-def _with_copies(candidates: list[Candidate], known: Gallery) -> list[Candidate]:
+def with_copies(candidates: list[Candidate], known: Gallery) -> list[Candidate]:
     """The candidates, those that are the same picture as one before them with that fault."""
     result = list(candidates)
     places = [index for index, candidate in enumerate(candidates) if candidate.look is not None]

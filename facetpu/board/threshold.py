@@ -22,6 +22,7 @@ from .gallery import Gallery, normalised, read_arrays, sums_of
 log = logging.getLogger(__name__)
 
 SMALLEST_COHORT = 10  # with fewer faces nothing can be said about one in a hundred strangers
+OUT_OF_REACH = 2.0  # a threshold of no face
 _BLOCK = 4096  # photos that are compared with the cohort at once, to bound the memory
 SAME_PHOTO = 0.9995  # one photo on two runtimes; look-alikes come up to .997 in a barely trained model
 
@@ -90,6 +91,8 @@ def gallery_threshold(
     Raises:
         FacetpuError: there are too few strangers and no 1:1 threshold.
     """
+    if not gallery.people:
+        return Threshold(OUT_OF_REACH, "nobody is enrolled")
     scores = np.zeros(0) if cohort is None else stranger_scores(gallery, cohort)
     if len(scores) >= SMALLEST_COHORT:
         return Threshold(

@@ -1,1 +1,1 @@
-"""A house with people and cameras: who is seen is told to a browser, and is enrolled, named and erased there."""
+"""A house with cameras and people: it tells whom it sees, and has people enrolled, renamed and erased."""

@@ -22,4 +22,4 @@ class Busy(FacetpuError):
 
 
 class Full(FacetpuError):
-    """The disk is full (HTTP 507)."""
+    """The disk is full, or cannot be written to (HTTP 507)."""
