@@ -1,11 +1,13 @@
 // Questions to the server, and what it says no to.
 
+import {sentence} from './dom.js';
+
 const LOG_IN_FIRST = 401;
 
 /** The server's answer is no; the message is its reason. */
 export class Refusal extends Error {
   constructor(status, reason) {
-    super(reason);
+    super(sentence(reason));
     this.status = status;
   }
 }

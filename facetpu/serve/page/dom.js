@@ -26,6 +26,9 @@ export const choice = (group, value, checked, ...about) =>
 /** "1 photo", "2 photos". */
 export const count = (number, thing) => `${number} ${thing}${number === 1 ? '' : 's'}`;
 
+/** The words of the server, which are to go on after a colon, as a sentence of their own. */
+export const sentence = (words) => `${words.charAt(0).toUpperCase()}${words.slice(1)}${/[.?!…]$/.test(words) ? '' : '.'}`;
+
 /** A moment by this device's clock: the time, and the day unless it is today. */
 export function moment(seconds) {
   const time = new Date(seconds * 1000), today = time.toDateString() === new Date().toDateString();

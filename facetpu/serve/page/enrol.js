@@ -1,7 +1,7 @@
 // Getting to know somebody: by photos, or guided through five poses before a camera.
 
 import {ask, erase, get, Gone, post, Refusal, url} from './api.js';
-import {count, element, make, named, pause} from './dom.js';
+import {count, element, make, named, pause, sentence} from './dom.js';
 import {cameraName, house} from './house.js';
 import {rest, stop, stream, watch} from './live.js';
 import {attempt, say} from './say.js';
@@ -127,8 +127,8 @@ function showEnrolment(enrolment) {
   const before = guided?.taken.length ?? 0;
   guided = enrolment;
   if (enrolment.taken.length > before) navigator.vibrate?.(80); // who looks aside cannot see the page
-  element('instruction').textContent = enrolment.task;
-  tellRefusal(enrolment.refusal ?? '');
+  element('instruction').textContent = sentence(enrolment.task);
+  tellRefusal(enrolment.refusal ? sentence(enrolment.refusal) : '');
   element('finish').disabled = !enrolment.can_finish;
   element('poses').replaceChildren(...Object.entries(POSES).map(([pose, label]) => {
     const taken = enrolment.taken.includes(pose), now = enrolment.pose === pose;

@@ -1,7 +1,7 @@
 // The cameras: one large and live, the others small, a picture now and then.
 
 import {get, Gone, url} from './api.js';
-import {count, element, make, named, showRows} from './dom.js';
+import {count, element, make, named, sentence, showRows} from './dom.js';
 import {cameraName, house} from './house.js';
 
 const LOOK = 2000; // milliseconds between two looks at the cameras' states and the small pictures
@@ -47,11 +47,12 @@ export function showCameras(cameras) {
   house.cameras = cameras;
   const camera = cameras.find(({id}) => id === chosen) ?? cameras[0];
   element('others').hidden = cameras.length < 2;
-  if (!camera) return showHint('There is no camera. facetpu serve was started without --camera; people can be added by photos.');
+  picture.hidden = !camera;
+  if (!camera) return showHint('There is no camera: facetpu serve was started without one. People can be added by photos.');
   if (running && before?.state === 'lost' && camera.state === 'watching') stream(picture, chosen);
   showHint({
     starting: `${cameraName(camera.id)} is being opened…`,
-    lost: `${cameraName(camera.id)} is lost: ${camera.problem} It is tried again until it is back.`,
+    lost: `${cameraName(camera.id)} is lost. ${sentence(camera.problem ?? '')} It is tried again until it is back.`,
   }[camera.state] ?? '');
   picture.alt = `What ${cameraName(camera.id)} sees, with a box and a name on each face`;
   showFaces(camera);
@@ -67,9 +68,10 @@ function showHint(text) {
 }
 
 function showFaces({state, faces, people}) {
-  const unknown = faces - people.length, chips = [...new Set(people)].map((name) => ({kind: 'known', label: name}));
+  const chips = [...new Set(people)].map((name) => ({kind: 'known', label: name})), unknown = faces - people.length;
   if (unknown > 0) chips.push({kind: 'stranger', label: count(unknown, house.people.length ? 'stranger' : 'face')});
-  if (!faces && state === 'watching') chips.push({kind: 'note', label: 'nobody in the picture'});
+  if (state !== 'watching') chips.length = 0;
+  else if (!faces) chips.push({kind: 'note', label: 'nobody in the picture'});
   showRows(element('faces'), chips, JSON.stringify, ({kind, label}) => make('li', {className: kind}, named(label)));
 }
 
@@ -78,13 +80,15 @@ function showOthers() {
   const states = house.cameras.map(({id, state}) => ({id, state, live: id === chosen}));
   showRows(list, states, ({id}) => id, ({id, state, live}) => {
     const about = {watching: '', starting: ' (being opened)', lost: ' (lost)'}[state];
-    const still = make('img', {alt: '', 'data-camera': id});
+    const still = make('img', {alt: '', 'data-camera': id, 'data-watching': state === 'watching'});
     const show = {type: 'button', className: 'quiet', 'aria-pressed': String(live), onclick: () => choose(id)};
     return make('li', {}, make('button', show, still, `${cameraName(id)}${about}`));
   });
   if (house.cameras.length < 2 || !running) return;
   round += 1;
-  for (const still of list.querySelectorAll('img')) still.src = `${url('cameras', still.dataset.camera, 'picture.jpg')}?${round}`;
+  for (const still of list.querySelectorAll('img[data-watching=true]')) {
+    still.src = `${url('cameras', still.dataset.camera, 'picture.jpg')}?${round}`;
+  }
 }
 
 function choose(id) {

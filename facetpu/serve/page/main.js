@@ -1,7 +1,7 @@
 // The page of facetpu serve: the log-in, and the line to the server on which it tells what to show anew.
 
 import {erase, get, Gone, post, Refusal} from './api.js';
-import {count, element, pause} from './dom.js';
+import {count, element, pause, sentence} from './dom.js';
 import {showEvents} from './events.js';
 import {house} from './house.js';
 import {rest, watch} from './live.js';
@@ -92,7 +92,7 @@ async function showState() {
   const watching = cameras.filter((camera) => camera.state === 'watching').length;
   const known = `${count(house.people.length, 'person').replace('persons', 'people')} known`;
   const eyes = watching ? `${count(watching, 'camera')} watching` : 'No camera is watching';
-  state(problem ?? `${eyes} · ${known}`, Boolean(problem));
+  state(problem ? sentence(problem) : `${eyes} · ${known}`, Boolean(problem));
 }
 
 // --- the log-in
