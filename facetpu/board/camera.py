@@ -197,7 +197,8 @@ def check_camera(camera: str) -> None:
     """
     if not (camera.isdigit() or camera.startswith("/dev/") or "!" in camera or "://" in camera):
         raise FacetpuError(
-            f"{camera!r} is no camera; give a number, /dev/videoN, a URL, or a GStreamer pipeline (with ' ! ')"
+            f"{camera!r} is no camera; give a number, /dev/videoN, a URL, or a GStreamer pipeline (with "
+            "' ! ')"
         )
 
 

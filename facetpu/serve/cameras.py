@@ -100,10 +100,9 @@ class Eye:
     def state(self) -> tuple[str, str | None]:
         """``STARTING``, ``WATCHING`` or ``LOST``; and why it is lost, in one line."""
         with self._lock:
-            silent = time.monotonic() - self._heard
-            if self._state == LOST or silent <= SILENT:
+            if self._state == LOST or time.monotonic() - self._heard <= SILENT:
                 return self._state, self._problem or None
-        return LOST, f"camera {self.source}: gives no picture for {silent:.0f} s; see that it is plugged in"
+        return LOST, f"camera {self.source}: gives no picture for {SILENT:.0f} s; see that it is plugged in"
 
     def _watch(self) -> None:
         pause = _SOONEST

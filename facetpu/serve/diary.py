@@ -16,7 +16,7 @@ from typing import Any, Iterator, NamedTuple
 from ..errors import FacetpuError, os_error
 from .answers import EventState
 from .crops import CropFolder
-from .refusals import Full, Unknown
+from .refusals import Busy, Full, Unknown
 
 MOST_EVENTS = 20_000  # the oldest go before their time, so that a busy street does not fill the disk
 DATABASE = "events.db"
@@ -25,11 +25,14 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS event (
     id INTEGER PRIMARY KEY AUTOINCREMENT, camera TEXT NOT NULL, track INTEGER NOT NULL, name TEXT,
     corrected INTEGER NOT NULL DEFAULT 0, corrected_name TEXT, cosine REAL NOT NULL, began REAL NOT NULL,
-    ended REAL NOT NULL, present INTEGER NOT NULL, sightings INTEGER NOT NULL, crop TEXT, kept_from REAL NOT NULL
+    ended REAL NOT NULL, present INTEGER NOT NULL, sightings INTEGER NOT NULL, crop TEXT,
+    kept_from REAL NOT NULL
 );
 CREATE INDEX IF NOT EXISTS event_kept_from ON event (kept_from);
 CREATE TABLE IF NOT EXISTS person (name TEXT PRIMARY KEY, last_seen REAL, portrait TEXT);
-CREATE TABLE IF NOT EXISTS intent (id INTEGER PRIMARY KEY, action TEXT NOT NULL, name TEXT NOT NULL, other TEXT);
+CREATE TABLE IF NOT EXISTS intent (
+    id INTEGER PRIMARY KEY, action TEXT NOT NULL, name TEXT NOT NULL, other TEXT
+);
 CREATE TABLE IF NOT EXISTS clock (only INTEGER PRIMARY KEY CHECK (only = 0), left_at REAL NOT NULL);
 """
 _WHO = "CASE WHEN corrected THEN corrected_name ELSE name END"
@@ -73,6 +76,7 @@ class Diary:
         path = folder / DATABASE
         os.close(os.open(str(path), os.O_RDWR | os.O_CREAT, 0o600))
         self._lock = threading.RLock()
+        self._closed = False
         self._base = sqlite3.connect(str(path), check_same_thread=False, isolation_level=None)
         self._base.row_factory = sqlite3.Row
         self.crops, self.portraits = CropFolder(folder / "crops"), CropFolder(folder / "portraits")
@@ -87,8 +91,9 @@ class Diary:
             raise FacetpuError(f"{path}: cannot be used ({error}); move it away to begin a new one") from None
 
     def close(self) -> None:
-        """Write all down and close."""
+        """Write all down and close; who asks later is told that the house is closed."""
         with self._lock:
+            self._closed = True
             self._base.close()
 
     # --- events
@@ -107,22 +112,11 @@ class Diary:
             kept_from: when, by the house's clock.
         """
         with self._writing():
-            name = None if crop is None else self.crops.add(crop)
-            columns = (
-                camera,
-                track,
-                seen.name,
-                seen.cosine,
-                began,
-                seen.ended,
-                seen.sightings,
-                name,
-                kept_from,
-            )
+            columns = {"camera": camera, "track": track, "began": began, "kept_from": kept_from}
+            columns.update(seen._asdict(), crop=None if crop is None else self.crops.add(crop))
+            places = ", ".join("?" for _ in columns)
             row = self._base.execute(
-                "INSERT INTO event (camera, track, name, cosine, began, ended, present, sightings, crop, "
-                "kept_from) VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, ?)",
-                columns,
+                f"INSERT INTO event ({', '.join(columns)}) VALUES ({places})", tuple(columns.values())
             )
             self._was_seen(int(row.lastrowid or 0))
             return int(row.lastrowid or 0)
@@ -238,6 +232,12 @@ class Diary:
         with self._lock:
             self._base.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log holds the old pages still
 
+    def names(self) -> set[str]:
+        """Everybody who is named in it."""
+        columns = ("name FROM event", "corrected_name FROM event", "name FROM person")
+        rows = self._rows(" UNION ".join(f"SELECT {column}" for column in columns))
+        return {row["name"] for row in rows if row["name"] is not None}
+
     # --- what was begun, and the clock
 
     def intend(self, action: str, name: str, other: str | None = None) -> int:
@@ -273,6 +273,7 @@ class Diary:
     def _writing(self) -> Iterator[None]:
         """A transaction: all of the block, or nothing."""
         with self._lock:
+            self._check_open()
             if self._base.in_transaction:  # of a method that calls this one
                 yield
                 return
@@ -291,7 +292,12 @@ class Diary:
 
     def _rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
         with self._lock:
+            self._check_open()
             return self._base.execute(query, values).fetchall()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Busy("the house is closed")
 
     def _know(self, name: str) -> None:
         self._base.execute("INSERT OR IGNORE INTO person (name) VALUES (?)", (name,))

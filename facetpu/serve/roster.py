@@ -116,6 +116,13 @@ class Roster:
             _check_distinct([*self.gallery.people, normal])
         return normal
 
+    def photos_of(self, name: str) -> set[str]:
+        """The SHA-256 of each photo of ``name``; none where nobody is called so."""
+        gallery = self.gallery
+        if name not in gallery.people:
+            return set()
+        return {gallery.photos[index] for index in gallery.photos_of(name)}
+
     # --- changes
 
     def rename(self, name: str, new: str) -> None:
