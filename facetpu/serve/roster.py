@@ -99,7 +99,7 @@ class Roster:
         Raises:
             Unknown: nobody has it.
         """
-        normal = _normal(name)
+        normal = proper_name(name)
         if normal not in self.gallery.people:
             raise Unknown(f"nobody is called {name!r}")
         return normal
@@ -111,7 +111,7 @@ class Roster:
             Refused: it is no name.
             Conflict: it is another's, but for how it is written.
         """
-        normal = _normal(name)
+        normal = proper_name(name)
         if normal not in self.gallery.people:
             _check_distinct([*self.gallery.people, normal])
         return normal
@@ -128,7 +128,7 @@ class Roster:
     def rename(self, name: str, new: str) -> None:
         """See ``House.rename``."""
         with self._one_change():
-            old, new = self.known(name), _normal(new)
+            old, new = self.known(name), proper_name(new)
             if new in self.gallery.people:
                 raise Conflict(f"{new} is known already; choose another name, or merge the two")
             self._change(lambda gallery: gallery.renamed(old, new))
@@ -147,20 +147,21 @@ class Roster:
             gone = self.known(name)
             self._change(lambda gallery: gallery.without(gone))
 
-    def enrol(self, name: str, candidates: list[Candidate], trusted: bool = False) -> Enrolled:
+    def enrol(self, name: str, candidates: list[Candidate], by: str) -> Enrolled:
         """Enrol those of ``candidates`` that nothing speaks against; without one nothing changes.
 
         Args:
             name: whose they are, from ``checked``.
             candidates: photos.
-            trusted: somebody has looked and says whose they are: being like somebody else's photos, or
-                unlike their own, is then nothing against them.
+            by: how they came: by ``upload`` each must be like the others of its person; by ``camera`` it
+                was seen that they are one person's, in poses that differ; by ``correction`` somebody has
+                looked and says whose it is, whomever it is like.
         """
         with self._one_change():
             name = self.checked(name)
             known = self.gallery
             candidates = _with_owners(candidates, known)
-            if trusted:
+            if by == "correction":
                 candidates = with_copies(candidates, known)
             else:
                 cohort = self._cohort()
@@ -168,7 +169,8 @@ class Roster:
                 def threshold_of(gallery: Gallery) -> float:
                     return self._found_threshold(gallery, cohort, known.false_accepts).cosine
 
-                candidates = judged(candidates, known, self._l2_norm, cohort, threshold_of)
+                strangers = cohort if by == "upload" else None
+                candidates = judged(candidates, known, self._l2_norm, strangers, threshold_of)
             taken = [candidate for candidate in candidates if candidate.good]
             if taken:
                 self._change(lambda gallery: enrolled(gallery, taken, self._l2_norm))
@@ -260,8 +262,8 @@ class Roster:
         return None if found is None else float(found)
 
 
-def _normal(name: str) -> str:
-    """``name`` in its normal form.
+def proper_name(name: str) -> str:
+    """``name`` in its normal form, whether anybody has it or not.
 
     Raises:
         Refused: it is no name.
