@@ -9,9 +9,10 @@ from fastapi import APIRouter, File, HTTPException, Path, Response, UploadFile
 from ..house import House
 from ..limits import LARGEST_PHOTO, MOST_PHOTOS
 from ..models import NAME, Enrolled, Into, NewName, People
-from .replies import HOUSE, Jpeg, jpeg, problems
+from .replies import HOUSE, JPEG, jpeg, problems, sent_as
 
 router = APIRouter(prefix="/api/people", tags=["people"])
+PICTURE = {**sent_as(JPEG), **problems(404)}
 WHO = Path(max_length=200, description=NAME)
 PHOTOS = File(
     description=f"1 to {MOST_PHOTOS} photos of the person, of {LARGEST_PHOTO >> 20} MB at most each.",
@@ -26,7 +27,7 @@ def people(house: House = HOUSE) -> Any:
     return {"people": house.people()}
 
 
-@router.get("/{name}/portrait.jpg", response_class=Jpeg, responses=problems(404))
+@router.get("/{name}/portrait.jpg", response_class=Response, responses=PICTURE)
 def portrait(name: str = WHO, house: House = HOUSE) -> Response:
     """A picture of a person."""
     return jpeg(house.portrait(name), name)
