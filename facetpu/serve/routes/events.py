@@ -10,7 +10,7 @@ from ..house import House
 from ..limits import client_of
 from ..models import LARGEST_ID, Correction, Event, Events, NewThreshold, Threshold
 from ..streams import EventStream, notices_as_text
-from .replies import HOUSE, JPEG, jpeg, problems, sent_as
+from .replies import HOUSE, JPEG, NO_CONTENT, jpeg, problems, sent_as
 
 router = APIRouter(prefix="/api", tags=["events"])
 PICTURE = {**sent_as(JPEG), **problems(404)}
@@ -43,7 +43,7 @@ def correct(correction: Correction, id: int = WHICH, house: House = HOUSE) -> An
     return house.correct(id, correction.name)
 
 
-@router.delete("/events/{id}", status_code=204, response_class=Response, responses=problems(404, 507))
+@router.delete("/events/{id}", **NO_CONTENT, responses=problems(404, 507))
 def forget(id: int = WHICH, house: House = HOUSE) -> None:
     """Delete an event and its crop."""
     house.forget(id)

@@ -10,6 +10,8 @@ from ..house import House
 from ..models import Problem
 
 JPEG = "image/jpeg"
+# FastAPI 0.103 takes the annotation None for a model of a reply's body.
+NO_CONTENT: dict[str, Any] = {"status_code": 204, "response_class": Response, "response_model": None}
 _MEANING = {
     400: "The request cannot be read.",
     401: "The token is missing or wrong.",
