@@ -9,12 +9,14 @@ EXTRA_OF_MODULE = {
     "ai_edge_litert": "board",
     "tflite_runtime": "board",
     "cv2": "board",
+    "fastapi": "serve",
     "jinja2": "evaluate",
     "joblib": "train",
     "lz4": "train",
     "keras": "train",
     "matplotlib": "evaluate",
     "mtcnn": "train",
+    "multipart": "serve",
     "onnx": "onnx",
     "pydantic": "train",
     "sklearn": "evaluate",
@@ -23,6 +25,7 @@ EXTRA_OF_MODULE = {
     "tf_keras": "train",
     "tf_slim": "train",
     "tqdm": "train",
+    "uvicorn": "serve",
     "yaml": "train",
 }
 

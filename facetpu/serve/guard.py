@@ -1,4 +1,4 @@
-"""In front of every route: who asks, from which page, and how often; and what browsers may do with the reply."""
+"""In front of every route: who asks, from which page, how often; what browsers may do with the reply."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ class Guard:
         self._app, self._door, self._requests = app, door, requests
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
         if scope["type"] == "lifespan":
             return await self._app(scope, receive, send)
 

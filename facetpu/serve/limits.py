@@ -31,6 +31,8 @@ def client_of(scope: Any) -> str:
         return str(host)
     if address.version == 4 or address.is_loopback:
         return str(address)
+    if address.ipv4_mapped is not None:  # of a socket that listens to both
+        return str(address.ipv4_mapped)
     return str(ipaddress.ip_network((address, 64), strict=False))
 
 
@@ -69,6 +71,7 @@ class Bodies:
         self._uploads = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         upload = scope["method"] == "POST" and _UPLOAD.fullmatch(scope["path"]) is not None

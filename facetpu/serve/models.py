@@ -1,4 +1,4 @@
-"""What goes over HTTP, for the OpenAPI description: the answers of the house, field by field, and what is asked.
+"""What goes over HTTP, for the OpenAPI description: what is asked, and the answers of the house by field.
 
 The annotations are evaluated when the module is read, on Python 3.7 too: hence ``Optional`` and ``List``.
 """
@@ -76,7 +76,9 @@ class Camera(BaseModel):
     source: str = Field(description="What was given, a password in it masked.")
     state: str = Field(description="starting, watching or lost")
     frames_per_second: float = Field(description="That are looked at.")
-    latency_ms: Optional[float] = Field(description="From having a frame to knowing who is on it, the median.")
+    latency_ms: Optional[float] = Field(
+        description="From having a frame to knowing who is on it, the median."
+    )
     faces: int = Field(description="In the picture now.")
     people: List[str] = Field(description="Those of the faces who are known.")
     problem: Optional[str] = Field(description="Why it is lost.")

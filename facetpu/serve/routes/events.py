@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from ..house import House
 from ..limits import client_of
-from ..models import LARGEST_ID, NAME, Correction, Event, Events, NewThreshold, Threshold
+from ..models import LARGEST_ID, Correction, Event, Events, NewThreshold, Threshold
 from ..streams import EventStream, notices_as_text
 from .replies import HOUSE, Jpeg, jpeg, problems
 
@@ -50,7 +50,7 @@ def forget(id: int = WHICH, house: House = HOUSE) -> None:
 
 @router.get("/notices", status_code=200, response_class=EventStream)
 def notices(request: Request, house: House = HOUSE) -> Response:
-    """What happens, as server-sent events of the types seen, people, camera, and dropped for a slow reader."""
+    """What happens, as server-sent events: seen, people, camera; dropped, the last for a slow reader."""
     streams = request.app.state.streams
     subscription = house.subscribe()
     chunks = notices_as_text(streams, subscription)
