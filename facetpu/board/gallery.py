@@ -19,13 +19,14 @@ from ..errors import FacetpuError
 
 VERSION = 2  # 1 had no fingerprints, and photos and settings as text
 _HASH = 32  # bytes of a SHA-256 and of a fingerprint
+NOBODY_NEAR = -1.0  # the least of all cosines
 UNKNOWN_PRINT = 0  # the fingerprint of a photo enrolled before there were any
 
 
 class Match(NamedTuple):
     """Who is nearest to a face, and how near; the second nearest tells how sure that is.
 
-    Where nobody is enrolled nobody is near: no name and the cosine -1.
+    Where nobody is enrolled nobody is near: no name and the cosine ``NOBODY_NEAR``.
     """
 
     name: str | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .gallery import Gallery, Match
+from .gallery import NOBODY_NEAR, Gallery, Match
 
 
 class Matcher:
@@ -22,7 +22,7 @@ class Matcher:
 
     def _nearest(self, cosines: np.ndarray) -> Match:
         if not len(cosines):
-            return Match(None, -1.0, None, None)
+            return Match(None, NOBODY_NEAR, None, None)
         best = int(cosines.argmax())
         cosine = float(cosines[best])
         if len(cosines) == 1:

@@ -92,7 +92,7 @@ def gallery_threshold(
         FacetpuError: there are too few strangers and no 1:1 threshold.
     """
     if not gallery.people:
-        return Threshold(OUT_OF_REACH, "nobody is enrolled")
+        return Threshold(OUT_OF_REACH if pairs_threshold is None else pairs_threshold, "nobody is enrolled")
     scores = np.zeros(0) if cohort is None else stranger_scores(gallery, cohort)
     if len(scores) >= SMALLEST_COHORT:
         return Threshold(

@@ -110,7 +110,7 @@ class EventState(NamedTuple):
         name: whom the model took them for; None for a stranger.
         corrected: whether somebody said who it was.
         corrected_name: whom they named; None for nobody who is known.
-        cosine: to the nearest person.
+        cosine: to the nearest person; None where nobody was enrolled.
         began: when.
         ended: when they were last seen.
         present: whether they are in the picture still.
@@ -125,7 +125,7 @@ class EventState(NamedTuple):
     name: str | None
     corrected: bool
     corrected_name: str | None
-    cosine: float
+    cosine: float | None
     began: float
     ended: float
     present: bool

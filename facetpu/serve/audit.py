@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 import time
 from pathlib import Path
 from typing import Any
+
+from ..errors import os_error
+
+log = logging.getLogger(__name__)
 
 LARGEST = 1 << 20  # bytes of a log, until it becomes the old one
 
@@ -21,18 +26,20 @@ class AuditLog:
         self._lock = threading.Lock()
 
     def write(self, action: str, **facts: Any) -> None:
-        """Add a line.
-
-        Raises:
-            OSError: it cannot be written.
-        """
+        """Add a line; where it cannot be written, as on a full disk, it goes to the program's own log."""
         moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         line = json.dumps({"time": moment, "action": action, **facts}, ensure_ascii=False) + "\n"
-        with self._lock:
-            if self._path.exists() and self._path.stat().st_size > LARGEST:
-                os.replace(str(self._path), f"{self._path}.1")
-            descriptor = os.open(str(self._path), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            try:
-                os.write(descriptor, line.encode("utf-8", "backslashreplace"))
-            finally:
-                os.close(descriptor)
+        try:
+            with self._lock:
+                self._append(line.encode("utf-8", "backslashreplace"))
+        except OSError as error:
+            log.error("%s: %s", os_error(error), line.rstrip())
+
+    def _append(self, line: bytes) -> None:
+        if self._path.exists() and self._path.stat().st_size > LARGEST:
+            os.replace(str(self._path), f"{self._path}.1")
+        descriptor = os.open(str(self._path), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(descriptor, line)
+        finally:
+            os.close(descriptor)

@@ -24,7 +24,7 @@ DATABASE = "events.db"
 _TABLES = """
 CREATE TABLE IF NOT EXISTS event (
     id INTEGER PRIMARY KEY AUTOINCREMENT, camera TEXT NOT NULL, track INTEGER NOT NULL, name TEXT,
-    corrected INTEGER NOT NULL DEFAULT 0, corrected_name TEXT, cosine REAL NOT NULL, began REAL NOT NULL,
+    corrected INTEGER NOT NULL DEFAULT 0, corrected_name TEXT, cosine REAL, began REAL NOT NULL,
     ended REAL NOT NULL, present INTEGER NOT NULL, sightings INTEGER NOT NULL, crop TEXT,
     kept_from REAL NOT NULL
 );
@@ -55,7 +55,7 @@ class Seen(NamedTuple):
     """What changes of an event as long as somebody is in the picture."""
 
     name: str | None
-    cosine: float
+    cosine: float | None
     ended: float
     present: bool
     sightings: int

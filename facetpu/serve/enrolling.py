@@ -7,6 +7,7 @@ import secrets
 import threading
 import time
 from pathlib import Path
+from statistics import median
 from typing import Callable, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from ..mtcnn.detector import main_face
 from ..quality import SAME_PICTURE, distance
 from .answers import POSES, Enrolment
 from .crops import face_picture
-from .poses import TASKS, pose_fault
+from .poses import LEVEL, TASKS, nose_height, pose_fault
 from .refusals import Busy, Conflict, Unknown
 
 OPEN = 4  # enrolments at once
@@ -191,10 +192,10 @@ class Enrolments:
         if look is None or look.crop is None or faults:
             return None, _ADVICE[faults[0].kind]
         face = main_face(found, image.shape)
-        front = next((shot.landmarks for shot in shots if shot.pose == "front"), None)
+        heights = [nose_height(shot.landmarks) for shot in shots if shot.pose in LEVEL]
         refusal = (
             self._someone_else(look, faces[found.index(face)], shots, name)
-            or pose_fault(pose, face.landmarks, front)
+            or pose_fault(pose, face.landmarks, median(heights) if heights else None)
             or _too_like(look, shots)
         )
         if refusal is not None:

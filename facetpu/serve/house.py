@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import logging
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..board.checks import Fault
 from ..board.enrolment import Enrolled
 from ..board.folder import ModelFolder
 from ..board.identify import Identifier
-from ..board.intake import Candidate, look_at
 from ..board.video import opencv
-from ..errors import FacetpuError, os_error
-from ..image import UnreadableImage, decode_image, resize
-from ..mtcnn.detector import main_face
+from ..errors import FacetpuError
 from .answers import (
     CameraState,
     Enrolment,
     EventState,
-    Notice,
     PersonState,
     Picture,
     Settings,
@@ -34,12 +26,11 @@ from .answers import (
 from .audit import AuditLog
 from .cameras import Eye, check_source
 from .clock import HouseClock
-from .crops import face_picture
 from .diary import Diary, Intent
-from .enrolling import Enrolments, Shot, candidates_of
+from .household import Household
 from .nobody import new_house as new_house
 from .notices import Notices, Subscription
-from .refusals import Full, Refused, Unknown
+from .refusals import Full, Unknown
 from .roster import Roster
 from .state import StateLock
 from .watching import Watch
@@ -47,10 +38,7 @@ from .worker import Worker
 
 log = logging.getLogger(__name__)
 
-MOST_PHOTOS = 20  # of one upload
 MOST_EVENTS_AT_ONCE = 200
-LARGEST_PHOTO = 32_000_000  # pixels
-LONGEST_SIDE = 2048  # pixels that an upload is looked at with, so that the cameras do not wait for long
 TENDED_EVERY = 2.0  # seconds
 SWEPT_EVERY = 60.0  # seconds
 
@@ -90,24 +78,27 @@ class House:
             opencv()
         self._roster = Roster(model)
         self._identifier = Identifier(model, None, settings.device, settings.detector, settings.min_face)
-        self._identifier.know(self._roster.gallery)
         self.state = default_state(model) if state is None else Path(state)
         self._claim = StateLock(self.state)
-        self._diary, self._audit_log = Diary(self.state), AuditLog(self.state)
+        self._diary, self._audit = Diary(self.state), AuditLog(self.state)
         self._clock = HouseClock(self._diary.left_at())
         self._keep = 3600.0 * settings.keep_events_hours
         self._notices = Notices()
-        self._enrolments = Enrolments(self._identifier.reader, self._roster.pairs_threshold())
         self._worker = Worker(self._round)
         self._watches = {
             str(number): self._watch(str(number), camera) for number, camera in enumerate(cameras)
         }
-        self._changing = threading.RLock()
         self._troubles: dict[str, str] = {}
         self._tended, self._swept = -TENDED_EVERY, -SWEPT_EVERY
-        self._decoding = threading.Lock()
-        self._finish_intents()
-        self._tidy()
+        self._household = Household(
+            self._roster,
+            self._identifier,
+            self._diary,
+            self._notices,
+            self._audit,
+            self._worker,
+            self._begin_anew,
+        )
 
     def start(self) -> None:
         """Begin to watch. Cameras that are not there are tried again until they are."""
@@ -121,8 +112,7 @@ class House:
             watch.eye.stop()
         self._worker.stop()
         try:
-            for watch in self._watches.values():
-                watch.begin_anew()
+            self._begin_anew()
             self._diary.leave_at(self._clock.now())
         except Full as error:
             log.warning("%s", error)
@@ -192,7 +182,7 @@ class House:
             Conflict: ``new`` is taken or too like another's.
             Refused: ``new`` is no name.
         """
-        self._change_people(Intent(0, "rename", self._roster.known(name), self._roster.checked(new)))
+        self._household.change(Intent(0, "rename", self._roster.known(name), self._roster.checked(new)))
 
     def merge(self, name: str, into: str) -> None:
         """Count all of ``name`` as ``into``'s: two names that were one person's.
@@ -201,7 +191,7 @@ class House:
             Unknown: nobody has one of the names.
             Conflict: they are the same.
         """
-        self._change_people(Intent(0, "merge", self._roster.known(name), self._roster.known(into)))
+        self._household.change(Intent(0, "merge", self._roster.known(name), self._roster.known(into)))
 
     def erase(self, name: str) -> None:
         """Forget ``name``: model, gallery, photos, portrait, and crop and name of each event of theirs.
@@ -209,7 +199,7 @@ class House:
         Raises:
             Unknown: nobody has that name.
         """
-        self._change_people(Intent(0, "erase", self._roster.known(name), None))
+        self._household.change(Intent(0, "erase", self._roster.known(name), None))
 
     # --- enrolling
 
@@ -223,7 +213,7 @@ class House:
             Busy: as many are open as may be.
         """
         self._camera(camera)
-        return self._enrolments.begin(self._roster.checked(name), camera)
+        return self._household.enrolments.begin(self._roster.checked(name), camera)
 
     def enrolment(self, id: str) -> Enrolment:
         """How far an enrolment is; one that nobody asks after for a minute is given up.
@@ -231,7 +221,7 @@ class House:
         Raises:
             Unknown: there is none such, or no more.
         """
-        return self._enrolments.state(id)
+        return self._household.enrolments.state(id)
 
     def take(self, id: str) -> Enrolment:
         """Look at the newest frame for the pose wanted; its ``refusal`` says why it was not taken.
@@ -240,14 +230,14 @@ class House:
             Unknown: there is no such enrolment.
             Busy: too much is waiting to be looked at.
         """
-        watch = self._camera(self._enrolments.state(id).camera)
+        watch = self._camera(self._household.enrolments.state(id).camera)
 
         def look() -> None:
             image, faces = watch.newest or (np.zeros((1, 1, 3), np.uint8), [])
-            self._enrolments.look(id, image, faces, by_itself=False)
+            self._household.enrolments.look(id, image, faces, by_itself=False)
 
         self._worker.ask(look)
-        return self._enrolments.state(id)
+        return self._household.enrolments.state(id)
 
     def finish(self, id: str) -> Enrolled:
         """Enrol the poses that were taken; those refused at last, beside all others, have their reasons.
@@ -259,14 +249,7 @@ class House:
             Conflict: too few poses are taken.
             Full: the disk is full; the enrolment is open still.
         """
-        told: list[Enrolled] = []
-
-        def enrol(name: str, shots: list[Shot]) -> None:
-            pictures = {shot.pose: shot.picture for shot in shots}
-            told.append(self._enrol(name, candidates_of(name, shots), pictures, by="camera"))
-
-        self._enrolments.finish(id, enrol)
-        return told[0]
+        return self._household.finish(id)
 
     def cancel(self, id: str) -> None:
         """Give an enrolment up; nothing of it is left.
@@ -274,7 +257,7 @@ class House:
         Raises:
             Unknown: there is no such enrolment.
         """
-        self._enrolments.cancel(id)
+        self._household.enrolments.cancel(id)
 
     def enrol_photos(self, name: str, photos: list[bytes]) -> Enrolled:
         """Enrol ``name``, new or known, by photo files; each refused one has its reason.
@@ -291,12 +274,7 @@ class House:
             Busy: too much is waiting to be looked at.
             Full: the disk is full.
         """
-        name = self._roster.checked(name)
-        if not 0 < len(photos) <= MOST_PHOTOS:
-            raise Refused(f"{len(photos)} photos were given; give 1 to {MOST_PHOTOS}")
-        read = [self._read_photo(name, f"photo {number}", data) for number, data in enumerate(photos, 1)]
-        pictures = {candidate.photo: picture for candidate, picture in read if picture is not None}
-        return self._enrol(name, [candidate for candidate, _ in read], pictures, by="upload")
+        return self._household.enrol_photos(name, photos)
 
     # --- events
 
@@ -331,18 +309,9 @@ class House:
             Conflict: the name is too like another's.
             Full: the disk is full.
         """
-        with self._changing:
-            self._diary.event(event)
-            crop = self._diary.crop(event)
-            if name is None:
-                refusal = None
-                self._disown(event, crop)
-            else:
-                name = self._roster.checked(name)
-                refusal = self._own(event, crop, name)
-            self.audit("correct", event=event, name=name)
-            self._tell_people("corrected", name)
-            return self._diary.event(event)._replace(refusal=refusal)
+        self._diary.event(event)
+        refusal = self._household.correct(event, name)
+        return self._diary.event(event)._replace(refusal=refusal)
 
     def forget(self, event: int) -> None:
         """Delete an event and its crop.
@@ -365,12 +334,8 @@ class House:
         Raises:
             Refused: it is no share between 0 and 1, or the model has no strangers to set it by.
         """
-        with self._changing:
-            self._roster.set_threshold(false_accepts)
-            self._know_anew()
-            self.audit("threshold", false_accepts=false_accepts)
-            self._tell_people("threshold")
-            return self._roster.threshold()
+        self._household.set_threshold(false_accepts)
+        return self._roster.threshold()
 
     # --- telling
 
@@ -384,11 +349,7 @@ class House:
 
     def audit(self, action: str, **facts: Any) -> None:
         """Add a line to the audit log: when, ``action``, and ``facts`` that JSON can say."""
-        try:
-            self._audit_log.write(action, **facts)
-            self._troubles.pop("audit", None)
-        except OSError as error:
-            self._trouble("audit", str(os_error(error)))
+        self._audit.write(action, **facts)
 
     # --- one thread looks
 
@@ -405,9 +366,9 @@ class House:
                     watch.rest()
                     continue
                 watch.look(frame)
-                enrolment = self._enrolments.at(watch.eye.id)
+                enrolment = self._household.enrolments.at(watch.eye.id)
                 if enrolment is not None and watch.newest is not None:
-                    self._enrolments.look(enrolment, *watch.newest)
+                    self._household.enrolments.look(enrolment, *watch.newest)
                 self._troubles.pop("looking", None)
             except Exception as error:  # one frame that cannot be looked at must not blind the house
                 log.exception("camera %s", watch.eye.id)
@@ -417,14 +378,14 @@ class House:
             self._tended = now
             self._tend(now)
 
+    def _begin_anew(self) -> None:
+        for watch in self._watches.values():
+            watch.begin_anew()
+
     def _tend(self, now: float) -> None:
         """See whether another program has changed the people; and now and then, what is to be forgotten."""
         try:
-            if self._changing.acquire(blocking=False):
-                try:
-                    self._take_over()
-                finally:
-                    self._changing.release()
+            self._household.look_around()
             if now - self._swept >= SWEPT_EVERY:
                 self._swept = now
                 self._clock.look()
@@ -433,13 +394,6 @@ class House:
             self._troubles.pop("tending", None)
         except FacetpuError as error:
             self._trouble("tending", str(error))
-
-    def _take_over(self) -> None:
-        """Go on with what another program has made of the people, if one has."""
-        if self._roster.changed_elsewhere():
-            self._know_anew_here()
-            self._tidy()
-            self._tell_people("changed")
 
     def _trouble(self, what: str, problem: str) -> None:
         if self._troubles.get(what) != problem:
@@ -450,141 +404,3 @@ class House:
         if id not in self._watches:
             raise Unknown(f"there is no camera {id!r}")
         return self._watches[id]
-
-    # --- people change
-
-    def _change_people(self, intent: Intent) -> None:
-        """Rename, merge or erase somebody: in the gallery first, then in the diary, or neither."""
-        with self._changing:
-            intent = intent._replace(id=self._diary.intend(*intent[1:]))
-            try:
-                self._change_roster(intent)
-            except FacetpuError:
-                self._diary.done(intent.id)
-                raise
-            self._know_anew()
-            self._change_diary(intent)
-            into = {} if intent.other is None else {"into": intent.other}
-            self.audit(intent.action, name=intent.name, **into)
-            self._tell_people(f"{intent.action.rstrip('e')}ed", intent.name, intent.other)
-
-    def _change_roster(self, intent: Intent) -> None:
-        if intent.other is None:
-            self._roster.erase(intent.name)
-        elif intent.action == "rename":
-            self._roster.rename(intent.name, intent.other)
-        else:
-            self._roster.merge(intent.name, intent.other)
-
-    def _change_diary(self, intent: Intent) -> None:
-        if intent.other is None:
-            self._diary.erase(intent.name)
-        else:
-            self._diary.rename(intent.name, intent.other)
-        self._enrolments.forget(intent.name, intent.other)
-        self._diary.done(intent.id)
-
-    def _finish_intents(self) -> None:
-        """Do to its end what a house that was killed had begun."""
-        for intent in self._diary.intents():
-            try:
-                if intent.name in self._roster.gallery.people:
-                    self._change_roster(intent)
-                if intent.other is None or intent.other in self._roster.gallery.people:
-                    self._change_diary(intent)
-                    log.info("finished what was begun: %s %s", intent.action, intent.name)
-            except Refused as error:
-                log.warning("not done again: %s %s: %s", intent.action, intent.name, error)
-            self._diary.done(intent.id)
-        self._identifier.know(self._roster.gallery)
-
-    def _tidy(self) -> None:
-        """Keep nothing of those who are known no more, as when ``facetpu people`` removed them."""
-        for name in sorted(self._diary.names() - set(self._roster.gallery.people)):
-            self._diary.erase(name)
-            self._enrolments.forget(name)
-
-    def _know_anew(self) -> None:
-        self._worker.ask(self._know_anew_here)
-
-    def _know_anew_here(self) -> None:
-        """Have the thread that looks go on with the people of now."""
-        for watch in self._watches.values():
-            watch.begin_anew()
-        self._identifier.know(self._roster.gallery)
-
-    def _tell_people(self, what: str, name: str | None = None, into: str | None = None) -> None:
-        facts = {"what": what, "name": name, "into": into}
-        self._notices.tell(Notice("people", {key: fact for key, fact in facts.items() if fact is not None}))
-
-    # --- people are enrolled
-
-    def _enrol(
-        self,
-        name: str,
-        candidates: list[Candidate],
-        pictures: dict[str, bytes],
-        by: str,
-        trusted: bool = False,
-    ) -> Enrolled:
-        """Enrol what can be; ``pictures`` are those of the candidates' faces, by the names of the photos."""
-        with self._changing:
-            told = self._roster.enrol(name, candidates, trusted)
-            if not told.added:
-                return told
-            self._know_anew()
-            refused = {remark.photo for remark in told.refused}
-            taken = [picture for photo, picture in pictures.items() if photo not in refused]
-            if taken and name not in self._diary.with_portrait():
-                self._diary.give_portrait(name, taken[0])
-            self.audit("enrol", name=name, photos=told.added, by=by)
-            self._tell_people("enrolled", name)
-            return told
-
-    def _read_photo(self, name: str, photo: str, data: bytes) -> tuple[Candidate, bytes | None]:
-        """A photo file of ``name`` to be enrolled, and a picture of the face where it shows one."""
-        candidate = Candidate(name, photo, Path(photo), hashlib.sha256(data).hexdigest(), None, [])
-        try:
-            with self._decoding:  # one at a time, to bound the memory; Python's warnings are no thread's own
-                image = decode_image(io.BytesIO(data), candidate.path, LARGEST_PHOTO)
-        except UnreadableImage as error:
-            return candidate._replace(faults=[Fault("unreadable", error.reason)]), None
-        share = LONGEST_SIDE / max(image.shape[:2])
-        if share < 1:
-            image = resize(image, round(image.shape[0] * share), round(image.shape[1] * share))
-
-        def look() -> tuple[Candidate, bytes | None]:
-            reader = self._identifier.reader
-            faces = reader.detector.detect(image)
-            found, faults = look_at(reader, image, faces)
-            picture = face_picture(image, main_face(faces, image.shape).box) if faces else None
-            return candidate._replace(look=found, faults=faults), picture
-
-        return self._worker.ask(look)
-
-    def _own(self, event: int, crop: bytes | None, name: str) -> str | None:
-        """Make an event ``name``'s, and its crop a photo of theirs; why not, where it cannot be one."""
-        refusal: str | None = "there is no picture of it any more"
-        if crop is not None:
-            candidate, picture = self._read_photo(name, "the picture", crop)
-            if candidate.digest in self._roster.photos_of(name):
-                refusal = None
-            else:
-                owner = self._roster.take_away(candidate.digest)
-                pictures = {} if picture is None else {candidate.photo: picture}
-                told = self._enrol(name, [candidate], pictures, by="correction", trusted=True)
-                refusal = None if told.added else told.refused[0].text
-                if owner is not None and owner not in self._roster.gallery.people:
-                    self._diary.rename(owner, name)
-        if name not in self._roster.gallery.people:
-            raise Refused(f"nobody is called {name!r} yet, and this cannot be a first photo: it {refusal}")
-        self._diary.correct(event, name)
-        return refusal
-
-    def _disown(self, event: int, crop: bytes | None) -> None:
-        """Make an event nobody's who is known; who was given its crop for a photo loses that."""
-        owner = None if crop is None else self._roster.take_away(hashlib.sha256(crop).hexdigest())
-        self._diary.correct(event, None)
-        if owner is not None:
-            self._know_anew()
-            self._tidy()

@@ -10,7 +10,7 @@ from ..board.enrol import write_rest
 from ..board.folder import COHORT, GALLERY, MODEL, ModelFolder
 from ..board.gallery import empty_gallery
 from ..board.recogniser import L2Norm, base_digest, write_known
-from ..board.threshold import read_cohort
+from ..board.threshold import gallery_threshold, read_cohort
 from ..errors import FacetpuError
 
 FALSE_ACCEPTS = 0.01  # share of strangers to let through, until somebody sets another
@@ -32,10 +32,12 @@ def new_house(model: Path, out: Path) -> None:
     if (folder.root / COHORT).is_file():
         cohort = read_cohort(folder.root / COHORT, embedder.dim)
     alignment = embedder.alignment._asdict()
-    gallery = empty_gallery(embedder.dim, base_digest(folder), alignment)
     made = {key: value for key, value in folder.manifest().items() if key == "threshold"}
+    gallery = empty_gallery(embedder.dim, base_digest(folder), alignment)
+    found = gallery_threshold(gallery, cohort, FALSE_ACCEPTS, made.get("threshold"))
+    gallery = gallery._replace(threshold=found.cosine, false_accepts=FALSE_ACCEPTS)
     with new_folder(out) as partial:
-        write_known(partial, folder, gallery._replace(false_accepts=FALSE_ACCEPTS), cohort)
+        write_known(partial, folder, gallery, cohort)
         write_rest(partial, folder)
         counts = {"people": 0, "photos": 0, "kept_photos": 0}
         write_manifest(

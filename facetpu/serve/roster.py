@@ -147,20 +147,21 @@ class Roster:
             gone = self.known(name)
             self._change(lambda gallery: gallery.without(gone))
 
-    def enrol(self, name: str, candidates: list[Candidate], trusted: bool = False) -> Enrolled:
+    def enrol(self, name: str, candidates: list[Candidate], by: str) -> Enrolled:
         """Enrol those of ``candidates`` that nothing speaks against; without one nothing changes.
 
         Args:
             name: whose they are, from ``checked``.
             candidates: photos.
-            trusted: somebody has looked and says whose they are: being like somebody else's photos, or
-                unlike their own, is then nothing against them.
+            by: how they came: by ``upload`` each must be like the others of its person; by ``camera`` it
+                was seen that they are one person's, in poses that differ; by ``correction`` somebody has
+                looked and says whose it is, whomever it is like.
         """
         with self._one_change():
             name = self.checked(name)
             known = self.gallery
             candidates = _with_owners(candidates, known)
-            if trusted:
+            if by == "correction":
                 candidates = with_copies(candidates, known)
             else:
                 cohort = self._cohort()
@@ -168,7 +169,8 @@ class Roster:
                 def threshold_of(gallery: Gallery) -> float:
                     return self._found_threshold(gallery, cohort, known.false_accepts).cosine
 
-                candidates = judged(candidates, known, self._l2_norm, cohort, threshold_of)
+                strangers = cohort if by == "upload" else None
+                candidates = judged(candidates, known, self._l2_norm, strangers, threshold_of)
             taken = [candidate for candidate in candidates if candidate.good]
             if taken:
                 self._change(lambda gallery: enrolled(gallery, taken, self._l2_norm))

@@ -10,6 +10,7 @@ from typing import Any, Callable, NamedTuple
 import numpy as np
 
 from ..board.faces import KnownFace
+from ..board.gallery import NOBODY_NEAR
 from ..board.identify import Identifier
 from ..board.tracking import PATIENCE, Event, Tracker
 from .answers import CameraState, Notice
@@ -25,11 +26,21 @@ _LATENCIES = 50
 
 
 class Presence(NamedTuple):
-    """Somebody before the camera: their event, 0 as long as there is none, and its beginning by two clocks."""
+    """Somebody before the camera.
+
+    Attributes:
+        event: the id of their event; 0 as long as it is not written down.
+        began: when, by the wall clock.
+        moment: when, by the monotonic clock.
+        name: whom they were taken for last; None for a stranger all the time.
+        cosine: to whom they were nearest then.
+    """
 
     event: int
     began: float
     moment: float
+    name: str | None
+    cosine: float
 
 
 class Watch:
@@ -116,9 +127,14 @@ class Watch:
 
     def _happened(self, event: Event, frame: Taken | None) -> None:
         """Write down what happened to a track, and tell it."""
-        presence = self._present.get(event.track) or Presence(0, time.time(), event.seconds)
+        presence = self._present.get(event.track)
+        if presence is None:
+            presence = Presence(0, time.time(), event.seconds, event.name, event.cosine)
+        if event.name is not None or presence.name is None:  # who turns away has not become a stranger
+            presence = presence._replace(name=event.name, cosine=event.cosine)
         ended = presence.began + event.seconds - presence.moment
-        seen = Seen(event.name, event.cosine, ended, event.event != "left", event.sightings)
+        cosine = presence.cosine if presence.cosine > NOBODY_NEAR else None
+        seen = Seen(presence.name, cosine, ended, event.event != "left", event.sightings)
         told: dict[str, Any] | None
         try:
             presence = self._written(event, seen, presence, frame)
