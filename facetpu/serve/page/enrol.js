@@ -80,9 +80,10 @@ function outcome(photo, refusal) {
   return make('li', {}, image, make('div', {className: 'about'}, named(photo.name), verdict));
 }
 
-const learnt = ({name, photos, added}) => added
-  ? `${name} is known by ${count(photos, 'photo')} now, ${added} of them new.`
-  : 'None of the photos could be used.';
+function learnt({name, photos, added}) {
+  if (!added) return 'None of the photos could be used.';
+  return `${name} is known now, by ${count(photos, 'photo')}${added < photos ? `, ${added} of them new` : ''}.`;
+}
 
 // --- guided, before a camera
 

@@ -42,7 +42,7 @@ function row(event) {
   const began = moment(event.began);
   const when = event.present ? ['here since ', began] : [began, `, ${duration(event.ended - event.began)}`];
   const place = house.cameras.length > 1 ? ` · ${cameraName(event.camera)}` : '';
-  const likeness = event.present || event.corrected ? '' : ` · cosine ${event.cosine.toFixed(2)}`;
+  const likeness = event.present || event.corrected || event.cosine === null ? '' : ` · cosine ${event.cosine.toFixed(2)}`;
   const before = event.name === null ? 'a stranger' : named(event.name);
   const hand = event.corrected ? make('small', {}, 'put right by hand; was taken for ', before) : '';
   return make('li', {}, crop(event),

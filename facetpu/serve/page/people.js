@@ -18,10 +18,10 @@ export async function showPeople() {
     button('Change', () => openPerson(person), `Change ${person.name}`)));
 }
 
-/** A person's picture, or a blank in its place. */
+/** A person's picture, or their initial in its place. */
 export function portrait({name, photos, portrait: there}) {
   return there ? make('img', {src: `${url('people', name, 'portrait.jpg')}?${photos}`, alt: '', loading: 'lazy'})
-    : make('span', {className: 'blank', 'aria-hidden': 'true'});
+    : make('span', {className: 'blank', 'aria-hidden': 'true'}, [...name][0]);
 }
 
 const about = ({photos, last_seen: seen}) =>

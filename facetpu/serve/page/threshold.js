@@ -21,11 +21,10 @@ function show({cosine, false_accepts: now, choices}) {
   element('threshold-note').textContent = why;
 }
 
-/** "1 of 100". */
+/** "3 of 1,000". */
 function share(falseAccepts) {
-  const among = Math.round(1 / falseAccepts);
-  return Math.abs(among * falseAccepts - 1) < 0.01 ? `1 of ${among.toLocaleString()}`
-    : `${Number((falseAccepts * 100).toPrecision(2))} of 100`;
+  const among = [100, 1000, 10000].find((many) => many * falseAccepts >= 1) ?? 100000;
+  return `${Number((among * falseAccepts).toPrecision(2))} of ${among.toLocaleString('en')}`;
 }
 
 function meaning(index, choices) {
