@@ -9,6 +9,7 @@ EXTRA_OF_MODULE = {
     "ai_edge_litert": "board",
     "tflite_runtime": "board",
     "cv2": "board",
+    "fastapi": "serve",
     "jinja2": "evaluate",
     "joblib": "train",
     "lz4": "train",
@@ -24,6 +25,7 @@ EXTRA_OF_MODULE = {
     "tf_keras": "train",
     "tf_slim": "train",
     "tqdm": "train",
+    "uvicorn": "serve",
     "yaml": "train",
 }
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,19 @@ def tiny() -> Iterator[None]:
     NETWORKS["tiny"] = one_layer
     yield
     del NETWORKS["tiny"]
+
+
+@pytest.fixture(scope="module")
+def open_browser() -> Iterator[Callable[..., Any]]:
+    """Starts a headless Chromium with more arguments, and closes what it started."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not chromium:
+        pytest.skip("no Chromium")
+    with playwright.sync_playwright() as driver:
+        yield lambda *arguments: driver.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", *arguments]
+        )
 
 
 @pytest.fixture(autouse=True)

@@ -153,19 +153,6 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="module")
-def open_browser():
-    """Starts a headless Chromium with more arguments, and closes what it started."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not chromium:
-        pytest.skip("no Chromium")
-    with playwright.sync_playwright() as driver:
-        yield lambda *arguments: driver.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", *arguments]
-        )
-
-
 def photos(root):
     """Of each of the rendered people the paths of their photos."""
     return [sorted(folder.iterdir()) for folder in sorted((root / "people").iterdir()) if folder.is_dir()]

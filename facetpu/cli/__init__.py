@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 from .. import __version__
-from . import board, evaluation, models, photos, setup, training
+from . import board, evaluation, models, photos, serving, setup, training
 
 
 class Commands(click.Group):
@@ -30,6 +30,7 @@ for command in (
     *(photos.align, photos.pack, training.train),
     *(models.export, models.freeze, models.quantize, models.split, models.compile_, models.join),
     *(models.inspect, board.imprint, board.identify, board.verify, board.people),
+    serving.serve,
     *(evaluation.evaluate, evaluation.classify, evaluation.cluster, evaluation.compare, evaluation.embed),
     *(evaluation.report, setup.doctor, setup.demo),
 ):

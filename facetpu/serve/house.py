@@ -89,6 +89,7 @@ class House:
             str(number): self._watch(str(number), camera) for number, camera in enumerate(cameras)
         }
         self._troubles: dict[str, str] = {}
+        self._stopped = False
         self._tended, self._swept = -TENDED_EVERY, -SWEPT_EVERY
         self._household = Household(
             self._roster,
@@ -108,6 +109,9 @@ class House:
 
     def stop(self) -> None:
         """Watch no more: events end, subscriptions close, the state is given back."""
+        if self._stopped:
+            return
+        self._stopped = True
         for watch in self._watches.values():
             watch.eye.stop()
         self._worker.stop()

@@ -1,0 +1,93 @@
+// Whom the house knows: the list, and what can be done with a person.
+
+import {change, erase, get, post, url} from './api.js';
+import {button, count, element, make, moment, named, showRows} from './dom.js';
+import {openNewPerson} from './enrol.js';
+import {house} from './house.js';
+import {attempt, confirmed, say} from './say.js';
+
+const dialog = element('person'), problem = (reason) => (element('person-problem').textContent = reason);
+let open = null; // the name of the person whose dialog is open
+
+/** Show the people as the server knows them now. */
+export async function showPeople() {
+  house.people = (await get('people')).people;
+  element('nobody').hidden = house.people.length > 0;
+  showRows(element('known'), house.people, ({name}) => name, (person) => make(
+    'li', {}, portrait(person), make('div', {className: 'about'}, named(person.name), make('small', {}, ...about(person))),
+    button('Change', () => openPerson(person), `Change ${person.name}`)));
+}
+
+/** A person's picture, or their initial in its place. */
+export function portrait({name, photos, portrait: there}) {
+  return there ? make('img', {src: `${url('people', name, 'portrait.jpg')}?${photos}`, alt: '', loading: 'lazy'})
+    : make('span', {className: 'blank', 'aria-hidden': 'true'}, [...name][0]);
+}
+
+const about = ({photos, last_seen: seen}) =>
+  [count(photos, 'photo'), ' · ', ...(seen === null ? ['not seen yet'] : ['last seen ', moment(seen)])];
+
+function openPerson(person) {
+  open = person.name;
+  element('person-portrait').hidden = !person.portrait;
+  if (person.portrait) element('person-portrait').src = portrait(person).src;
+  element('person-name').replaceChildren(named(open));
+  element('person-about').replaceChildren(...about(person));
+  element('other-name').value = open;
+  const others = house.people.filter(({name}) => name !== open);
+  element('merge').hidden = !others.length;
+  element('merge-into').replaceChildren(...others.map(({name}) => make('option', {value: name}, name)));
+  problem('');
+  dialog.showModal();
+}
+
+async function done(text) {
+  dialog.close();
+  say(text);
+  await showPeople();
+}
+
+element('close-person').onclick = () => dialog.close();
+element('more-photos').onclick = () => {
+  dialog.close();
+  openNewPerson(open);
+};
+
+element('rename').onsubmit = (event) => {
+  event.preventDefault();
+  const name = element('other-name').value.trim();
+  if (!name || name === open) return dialog.close();
+  attempt(element('rename'), async () => {
+    await change({name}, 'people', open);
+    await done(`${open} is called ${name} now.`);
+  }, problem);
+};
+
+element('merge').onsubmit = async (event) => {
+  event.preventDefault();
+  const into = element('merge-into').value, {photos} = house.people.find(({name}) => name === open);
+  const sure = await confirmed({
+    title: `Are ${open} and ${into} one person?`,
+    text: `The ${count(photos, 'photo')} of ${open} and all that ${open} was seen in become ${into}'s. `
+      + `The name ${open} is lost. This cannot be undone.`,
+    yes: 'Merge', no: 'Leave them apart',
+  });
+  if (sure) attempt(element('merge'), async () => {
+    await post({into}, 'people', open, 'merge');
+    await done(`${open} is ${into} now.`);
+  }, problem);
+};
+
+element('erase-person').onclick = async ({currentTarget}) => {
+  const {photos} = house.people.find(({name}) => name === open);
+  const sure = await confirmed({
+    title: `Erase ${open}?`,
+    text: `What was learnt from ${count(photos, 'photo')} of ${open} is lost, with the portrait, and the picture and name `
+      + `on everything that ${open} was seen in. ${open} will be a stranger. This cannot be undone.`,
+    yes: `Erase ${open}`, no: 'Keep',
+  });
+  if (sure) attempt(currentTarget, async () => {
+    await erase('people', open);
+    await done(`${open} is erased.`);
+  }, problem);
+};

@@ -1,0 +1,533 @@
+"""The page of ``facetpu serve`` in a headless Chromium, on the real server; its cameras are films of rendered people.
+
+All but one of these take long; they need Chromium and Playwright.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+from rendered_video import RATE, Scene, write_video
+from small_export import write_export
+
+from facetpu.board.enrol import imprint
+from facetpu.portraits import draw_people
+from facetpu.portraits.render import Sitter
+from facetpu.portraits.shot import Shot
+
+pytest.importorskip("fastapi", reason="the extra serve is not installed")
+
+PAGE = Path(__file__).parents[1] / "facetpu" / "serve" / "page"
+# Yaw and pitch of a head, in the order in which the poses are asked for; left is the person's own.
+POSES = {"front": (0.0, 0.0), "left": (0.38, 0.0), "right": (-0.38, 0.0), "up": (0.0, 0.4), "down": (0.0, -0.4)}
+PHONE = {"width": 390, "height": 844}
+LONG = 60_000  # milliseconds: the machine has other work
+ANA, BO = 0, 2  # of four drawn people, whom the small base of seed 2 tells apart
+
+
+# --- what the page is made of
+
+
+def sources() -> dict[str, str]:
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted(PAGE.iterdir())}
+
+
+def test_the_page_is_whole_and_loads_nothing_from_elsewhere() -> None:
+    files = sources()
+    index, scripts = files["index.html"], {name for name in files if name.endswith(".js")}
+    loaded = {name for text in files.values() for name in re.findall(r"from '\./(\w+\.js)'", text)}
+    assert loaded | {"main.js"} == scripts
+    assert set(re.findall(r'(?:src|href)="([^"#]+)"', index)) == {
+        f"/static/{name}" for name in ("style.css", "icon.svg", "main.js")
+    }
+    ids = set(re.findall(r'id="([\w-]+)"', index))
+    asked = {name for script in scripts for name in re.findall(r"element\('([\w-]+)'\)", files[script])}
+    assert asked - ids == set()
+    assert re.findall(r"https?://(?!www\.w3\.org/2000/svg)", "".join(files.values())) == []
+
+
+def test_nothing_in_the_page_runs_or_styles_from_the_markup() -> None:
+    files = sources()
+    assert re.findall(r"<script(?! type=\"module\" src=)|<style|\sstyle=|\son\w+=|javascript:", files["index.html"]) == []
+    scripts = "".join(text for name, text in files.items() if name.endswith(".js"))
+    assert re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", scripts) == []
+
+
+# --- films
+
+
+def portraits(person: int) -> dict[str, np.ndarray]:
+    """A person in every pose, uint8 [200, 200, 3]."""
+    sitter = Sitter(list(draw_people(4, seed=3).values())[person], 200)
+    shot = Shot.draw(np.random.default_rng(1))._replace(roll=0)
+    return {
+        pose: sitter.portrait(shot._replace(yaw=yaw, pitch=pitch), np.random.default_rng(2)).image
+        for pose, (yaw, pitch) in POSES.items()
+    }
+
+
+def before_the_camera(portrait: np.ndarray, seconds: float) -> list[Scene]:
+    """Somebody who does not stand quite still."""
+    return [[(portrait, 60 + step % 3, 20)] for step in range(round(RATE * seconds))]
+
+
+def wall(seconds: float) -> list[Scene]:
+    return [[]] * round(RATE * seconds)
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """``posing``: Ana takes the five poses, again and again. ``door``: Ana and Bo come and go in turn."""
+    folder = tmp_path_factory.mktemp("films")
+    ana, bo = (portraits(person) for person in (ANA, BO))
+    posing = [scene for portrait in ana.values() for scene in before_the_camera(portrait, 1.5)]
+    door = [*before_the_camera(ana["front"], 3), *wall(1.5), *before_the_camera(bo["front"], 3), *wall(1.5)]
+    return {
+        "posing": write_video(folder / "posing.avi", posing),
+        "door": write_video(folder / "door.avi", door),
+        "ana": write_video(folder / "ana.avi", before_the_camera(ana["front"], 3)),
+    }
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_export(tmp_path_factory.mktemp("export") / "model", seed=2)
+
+
+def jpeg(image: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, "JPEG", quality=95)
+    return out.getvalue()
+
+
+def photos(person: int) -> list[bytes]:
+    """A photo of each pose of a person."""
+    return [jpeg(portrait) for portrait in portraits(person).values()]
+
+
+@pytest.fixture(scope="module")
+def knowing_ana(export: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that knows Ana."""
+    folder = tmp_path_factory.mktemp("known")
+    (folder / "people" / "Ana").mkdir(parents=True)
+    for number, photo in enumerate(photos(ANA)):
+        (folder / "people" / "Ana" / f"{number}.jpg").write_bytes(photo)
+    imprint(export, folder / "people", folder / "known")
+    return folder / "known"
+
+
+@pytest.fixture
+def known(knowing_ana: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be changed."""
+    return Path(shutil.copytree(knowing_ana, tmp_path / "known"))
+
+
+# --- the server and the browser
+
+
+class Served(NamedTuple):
+    """A server that runs: its address, as it gave it, and its process."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+
+@contextmanager
+def serving(*arguments: Any, port: int = 0, host: str = "127.0.0.1") -> Iterator[Served]:
+    """``facetpu serve`` with these arguments, once it listens; SIGTERM at the end, and it ends well."""
+    command = [sys.executable, "-m", "facetpu", "serve", *map(str, arguments), "--port", str(port), "--host", host, "-q"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        url = process.stdout.readline().strip()
+        assert url.startswith("http"), process.wait()
+        yield Served(url, process)
+        process.terminate()
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def browser(open_browser: Callable[..., Any]) -> Iterator[Any]:
+    opened = open_browser()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Opens a page in a window of its own; at the end no page has done what it must not."""
+    contexts, troubles = [], []
+
+    def open_page(url: str, viewport: dict[str, int] = PHONE, context: Any = None) -> Any:
+        if context is None:
+            context = browser.new_context(viewport=viewport, locale="en-GB")
+            context.set_default_timeout(LONG)
+            contexts.append(context)
+        page = context.new_page()
+        origin = re.match(r"https?://[^/]+/", url).group()
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("console", lambda message: "Content Security" in message.text and troubles.append(message.text))
+        page.on(
+            "request",
+            lambda request: request.url.startswith((origin, f"blob:{origin}")) or troubles.append(request.url),
+        )
+        page.goto(url)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert troubles == []
+
+
+def expect(locator: Any) -> Any:
+    from playwright.sync_api import expect as expected
+
+    expected.set_options(timeout=LONG)
+    return expected(locator)
+
+
+def file(name: str, content: bytes, kind: str = "image/jpeg") -> dict[str, Any]:
+    return {"name": name, "mimeType": kind, "buffer": content}
+
+
+def begin(page: Any, name: str) -> None:
+    page.click("#add")
+    page.fill("#new-name", name)
+
+
+# --- from end to end
+
+
+def test_a_person_is_added_by_photos_and_recognised(export, films, tmp_path, visit) -> None:
+    bare_wall = jpeg(np.full((200, 200, 3), 120, np.uint8))
+    with serving(export, "--new", tmp_path / "known", "--camera", films["ana"]) as served:
+        page = visit(served.url)
+        expect(page.locator("#nobody")).to_contain_text("Nobody is known yet. Add yourself")
+        expect(page.locator("#faces")).to_have_text("1 face")
+        begin(page, "Ana <b>")
+        good = [file(f"{number}.jpg", photo) for number, photo in enumerate(photos(ANA))]
+        page.set_input_files("#photos", [*good[:3], file("wall <i>.jpg", bare_wall), file("no.jpg", b"no picture")])
+        expect(page.locator("#upload-state")).to_have_text("Ana <b> is known now, by 3 photos.")
+        expect(page.locator("#uploaded li")).to_have_text(
+            [
+                "0.jpg✓ taken",
+                "1.jpg✓ taken",
+                "2.jpg✓ taken",
+                re.compile("^wall <i>.jpgNot taken: it shows no face; take another"),
+                re.compile("^no.jpgNot taken: it "),
+            ]
+        )
+        page.click("#close-new")
+        expect(page.locator("#known")).to_have_text(re.compile("Ana <b>3 photos · "))
+        expect(page.locator("#faces")).to_have_text("Ana <b>")
+        expect(page.locator("#seen li:has-text('here since')")).to_contain_text("Ana <b>")
+        expect(page.locator("#state")).to_have_text("1 camera watching · 1 person known")
+
+
+@pytest.mark.slow
+def test_a_person_is_guided_through_the_poses_named_put_right_renamed_and_erased(export, films, tmp_path, visit) -> None:
+    with serving(export, "--new", tmp_path / "known", "--camera", films["posing"]) as served:
+        page = visit(served.url)
+        expect(page.locator("#faces")).to_have_text("1 face")
+        begin(page, "Ana")
+        page.click("#by-camera")
+        expect(page.locator("#guide-title")).to_have_text("Getting to know Ana")
+        expect(page.locator("#poses [aria-current=step]")).to_have_text(re.compile("Front, now"))
+        expect(page.locator("#poses .taken")).to_have_count(2)
+        expect(page.locator("#refusal")).not_to_have_text("")  # the film goes on in its own order
+        expect(page.locator("#outcome")).to_have_text("Ana is known now, by 5 photos.")
+        expect(page.locator("#guide")).to_be_hidden()
+        expect(page.locator("#faces")).to_have_text("Ana")
+        expect(page.locator("#known li img")).to_be_visible()
+
+        event = page.locator("#seen li", has_text="Ana").first
+        event.get_by_role("button").click()
+        expect(page.locator("#correction-legend")).to_have_text("This was taken for Ana. It is:")
+        page.click("#save-correction")
+        expect(page.locator("#correction-problem")).to_have_text("Choose who it is.")
+        page.get_by_label("not Ana, and nobody you know").check()
+        page.click("#save-correction")
+        expect(page.locator("#outcome")).to_have_text("Noted: it is nobody you know.")
+        expect(page.locator("#seen")).to_contain_text("put right by hand; was taken for Ana")
+
+        page.get_by_role("button", name="Change Ana").click()
+        page.fill("#other-name", "Ann")
+        page.get_by_role("button", name="Rename").click()
+        expect(page.locator("#outcome")).to_have_text("Ana is called Ann now.")
+        expect(page.locator("#faces")).to_have_text("Ann")
+
+        page.get_by_role("button", name="Change Ann").click()
+        page.click("#erase-person")
+        expect(page.locator("#question-text")).to_contain_text("What was learnt from 5 photos of Ann is lost")
+        page.click("#no")
+        expect(page.locator("#person")).to_be_visible()
+        page.click("#erase-person")
+        page.click("#yes")
+        expect(page.locator("#outcome")).to_have_text("Ann is erased.")
+        expect(page.locator("#nobody")).to_be_visible()
+        expect(page.locator("#faces")).to_have_text("1 face")
+        expect(page.locator("#seen")).not_to_contain_text("Ann")
+
+
+@pytest.mark.slow
+def test_a_stranger_is_given_a_name_from_an_event_and_recognised(known, films, visit) -> None:
+    with serving(known, "--camera", films["door"]) as served:
+        page = visit(served.url)
+        expect(page.locator("#faces")).to_have_text("Ana")
+        stranger = page.locator("#seen li", has_text="Stranger").filter(has_not_text="here since").first
+        stranger.get_by_role("button", name="Say who this is").click()
+        expect(page.locator("#candidates label")).to_have_text(["Ana", "somebody new"])
+        expect(page.locator("#somebody-new")).to_be_hidden()
+        page.get_by_label("somebody new").check()
+        page.click("#save-correction")
+        expect(page.locator("#correction-problem")).to_have_text("Give the new person a name.")
+        page.fill("#somebody-new", "Bo")
+        page.click("#save-correction")
+        expect(page.locator("#outcome")).to_have_text("Noted: it is Bo. The picture is one of Bo's photos now.")
+        expect(page.locator("#known")).to_contain_text("Bo1 photo · ")
+        expect(page.locator("#faces")).to_have_text("Bo")
+        page.select_option("#whose", "Bo")
+        expect(page.locator("#seen li", has_text="Ana")).to_have_count(0)
+        event = page.locator("#seen li", has_text="put right by hand; was taken for a stranger")
+        expect(event).to_have_count(1)
+        event.get_by_role("button").click()
+        page.click("#forget")
+        page.click("#yes")
+        expect(page.locator("#outcome")).to_have_text("The event is erased.")
+        expect(event).to_have_count(0)
+        expect(page.locator("#known")).to_contain_text("Bo1 photo")
+
+
+@pytest.mark.slow
+def test_two_names_of_one_person_are_merged_and_the_threshold_is_chosen(known, films, visit) -> None:
+    with serving(known, "--camera", films["ana"]) as served:
+        page = visit(served.url)
+        begin(page, "Ana")
+        expect(page.locator("#new-note")).to_have_text("Ana is known already, by 5 photos; yours are added to them.")
+        page.fill("#new-name", "Bo")
+        page.set_input_files("#photos", [file("bo.jpg", photos(BO)[0])])
+        expect(page.locator("#upload-state")).to_have_text("Bo is known now, by 1 photo.")
+        page.click("#close-new")
+        page.get_by_role("button", name="Change Bo").click()
+        page.select_option("#merge-into", "Ana")
+        page.get_by_role("button", name="Merge").click()
+        expect(page.locator("#question-title")).to_have_text("Are Bo and Ana one person?")
+        page.click("#yes")
+        expect(page.locator("#outcome")).to_have_text("Bo is Ana now.")
+        expect(page.locator("#known li")).to_have_text(re.compile("^Ana6 photos · "))
+
+        choices = page.locator("#choices label")
+        expect(choices.first).to_contain_text("about 1 of 1,000Strictest")
+        page.get_by_label("about 5 of 100").check()
+        expect(page.locator("#threshold-note")).to_have_text("Set. It holds from now on.")
+        page.reload()
+        expect(page.get_by_label("about 5 of 100")).to_be_checked()
+
+
+@pytest.mark.slow
+def test_photos_that_cannot_be_sent_are_refused_before(known, films, visit) -> None:
+    with serving(known, "--camera", films["ana"]) as served:
+        page = visit(served.url)
+        page.click("#add")
+        page.set_input_files("#photos", [file("a.jpg", b"a")])
+        assert page.evaluate("document.querySelector('#new-name').matches(':invalid')")
+        page.fill("#new-name", "Bo")
+        state = page.locator("#upload-state")
+        page.set_input_files("#photos", [file(f"{number}.jpg", b"a") for number in range(11)])
+        expect(state).to_have_text("These are 11 photos; choose 10 at most.")
+        page.set_input_files("#photos", [file("huge.jpg", b"a" * (10 * 2**20 + 1))])
+        expect(state).to_have_text("Huge.jpg has more than 10 MB; make it smaller.", ignore_case=True)
+        page.set_input_files("#photos", [file(f"{number}.jpg", b"a" * (9 * 2**20)) for number in range(5)])
+        expect(state).to_have_text("The photos have more than 40 MB in all; choose fewer.")
+        page.set_input_files("#photos", [file("no.jpg", b"no picture")])
+        expect(state).to_have_text("None of the photos could be used.")
+        page.fill("#new-name", ".hidden")
+        page.set_input_files("#photos", [file("bo.jpg", photos(BO)[0])])
+        expect(state).to_have_text(re.compile("^Name '.hidden' "))
+        page.click("#close-new")
+        expect(page.locator("#known li")).to_have_count(1)
+
+
+@pytest.mark.slow
+def test_what_one_window_does_the_other_shows(known, films, visit) -> None:
+    with serving(known, "--camera", films["posing"]) as served:
+        one = visit(served.url)
+        other = visit(served.url, {"width": 1280, "height": 900})
+        expect(other.locator("#known")).to_contain_text("Ana5 photos")
+        begin(one, "Ann")
+        one.click("#by-camera")
+        expect(one.locator("#instruction")).not_to_have_text("")
+        begin(other, "Bea")
+        other.click("#by-camera")
+        expect(other.locator("#upload-state")).not_to_have_text("")  # the camera is taken
+        other.click("#close-new")
+        one.keyboard.press("Escape")
+        expect(one.locator("#guide")).to_be_hidden()
+        begin(other, "Bea")
+        other.click("#by-camera")
+        expect(other.locator("#guide")).to_be_visible()
+        other.click("#give-up")
+        one.get_by_role("button", name="Change Ana").click()
+        one.fill("#other-name", "أنا")
+        one.get_by_role("button", name="Rename").click()
+        expect(other.locator("#known")).to_contain_text("أنا5 photos")
+
+
+@pytest.mark.slow
+def test_the_token_lets_in_and_leaves_the_address(known, films, tmp_path, visit) -> None:
+    state = tmp_path / "state"
+    with serving(known, "--camera", films["ana"], "--state", state, host="0.0.0.0") as served:
+        url = re.sub(r"//[^/]*:", "//127.0.0.1:", served.url)
+        token = (state / "token").read_text().strip()
+        page = visit(url)
+        expect(page.locator("#log-in")).to_be_visible()
+        expect(page.locator("#house")).to_be_hidden()
+        page.fill("#token", "guess")
+        page.click("#log-in button")
+        expect(page.locator("#log-in-problem")).to_have_text(re.compile("^This is not the token; "))
+        page.fill("#token", token)
+        page.click("#log-in button")
+        expect(page.locator("#known")).to_contain_text("Ana")
+        page.reload()
+        expect(page.locator("#known")).to_contain_text("Ana")
+        page.click("#log-out")
+        expect(page.locator("#log-in")).to_be_visible()
+
+        fresh = visit(f"{url}#token={token}")
+        expect(fresh.locator("#known")).to_contain_text("Ana")
+        assert fresh.url == url
+        (cookie,) = fresh.context.cookies()
+        assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+        assert fresh.evaluate("[document.cookie, Object.keys(localStorage).length]") == ["", 0]
+
+
+@pytest.mark.slow
+def test_a_server_that_went_is_found_again(known, films, visit) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with serving(known, "--camera", films["ana"], port=port) as served:
+        page = visit(served.url)
+        expect(page.locator("#faces")).to_have_text("Ana")
+    expect(page.locator("#state")).to_have_text(re.compile("does not answer|is gone"))
+    page.click("#add")
+    page.fill("#new-name", "Bo")
+    page.set_input_files("#photos", [file("bo.jpg", photos(BO)[0])])
+    expect(page.locator("#upload-state")).to_have_text(re.compile("^The server does not answer"))
+    page.click("#close-new")
+    with serving(known, "--camera", films["ana"], port=port):
+        expect(page.locator("#state")).to_have_text("1 camera watching · 1 person known")
+        expect(page.locator("#faces")).to_have_text("Ana")
+        shown = "document.querySelector('#picture').naturalWidth > 0"
+        page.wait_for_function(shown)
+
+
+@pytest.mark.slow
+def test_a_camera_that_is_not_there_is_told_and_another_can_be_watched(known, films, tmp_path, visit) -> None:
+    gone = tmp_path / "gone.avi"
+    with serving(known, "--camera", gone, "--camera", films["ana"]) as served:
+        page = visit(served.url)
+        expect(page.locator("#hint")).to_have_text(re.compile(r"^Camera 1 is lost\. .* It is tried again until it is back\.$"))
+        expect(page.locator("#others button")).to_have_text(["Camera 1 (lost)", "Camera 2"])
+        page.click("text=Camera 2")
+        expect(page.locator("#hint")).to_be_hidden()
+        expect(page.locator("#faces")).to_have_text("Ana")
+        shutil.copy(films["ana"], gone)
+        expect(page.locator("#others button").first).to_have_text("Camera 1")
+        page.click("text=Camera 1")
+        expect(page.locator("#hint")).to_be_hidden()
+        expect(page.locator("#faces")).to_have_text("Ana")
+
+
+@pytest.mark.slow
+def test_a_hidden_page_lets_its_streams_go(known, films, visit) -> None:
+    with serving(known, "--camera", films["ana"]) as served:
+        page = visit(served.url)
+        expect(page.locator("#faces")).to_have_text("Ana")
+        asked: list[str] = []
+        ended: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("requestfailed", lambda request: ended.append(request.url))
+        hide = """(hidden) => {
+            Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});
+            document.dispatchEvent(new Event('visibilitychange'));
+        }"""
+        page.evaluate(hide, True)
+        page.wait_for_timeout(1000)
+        del asked[:]
+        page.wait_for_timeout(4000)
+        assert asked == []
+        assert {address.split("/")[-1].split("?")[0] for address in ended} >= {"notices", "stream"}
+        page.evaluate(hide, False)
+        expect(page.locator("#faces")).to_have_text("Ana")
+        page.wait_for_function("document.querySelector('#picture').naturalWidth > 0")
+
+
+# --- for thumbs, keyboards and screen readers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+def test_nothing_is_wider_than_the_window_nor_too_small_for_a_thumb(known, films, visit, width) -> None:
+    with serving(known, "--camera", films["ana"], "--camera", films["door"]) as served:
+        page = visit(served.url, {"width": width, "height": 800})
+        expect(page.locator("#faces")).to_have_text("Ana")
+        page.get_by_role("button", name="Change Ana").click()
+        page.fill("#other-name", "Ana-Maria-Wilhelmina-Konstantinopolitanskaya-Abdurrahman")
+        page.get_by_role("button", name="Rename").click()
+        expect(page.locator("#seen")).to_contain_text("Ana-Maria")
+        opened = [None, "#add", "#known button", "#seen button"]
+        for opener in opened:
+            if opener:
+                page.locator(opener).first.click()
+                expect(page.locator("dialog[open]")).to_be_visible()
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            small = page.evaluate("""() => [...document.querySelectorAll('button, select, nav a, .button, .choice')]
+                .filter((control) => control.checkVisibility())
+                .map((control) => [control.textContent, control.getBoundingClientRect()])
+                .filter(([, {width, height}]) => width < 44 || height < 43.5).map(([text]) => text)""")
+            assert small == []
+            page.keyboard.press("Escape")
+
+
+@pytest.mark.slow
+def test_all_of_it_goes_by_keyboard_and_has_names(known, films, visit) -> None:
+    with serving(known, "--camera", films["ana"]) as served:
+        page = visit(served.url, {"width": 1280, "height": 900})
+        expect(page.locator("#seen")).to_contain_text("Ana")
+        nameless = page.evaluate("""() => [...document.querySelectorAll('button, input, select, a, img, dialog')]
+            .filter((control) => !control.hidden && !(control.labels?.length || control.ariaLabel || control.title
+              || control.textContent.trim() || control.hasAttribute('alt') || control.hasAttribute('aria-labelledby')))
+            .map((control) => control.outerHTML)""")
+        assert [html for html in nameless if "autocomplete=\"username\"" not in html] == []
+        page.locator("#add").focus()
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.id") == "new-name"
+        page.keyboard.press("Escape")
+        assert page.evaluate("document.activeElement.id") == "add"
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        expect(page.locator("#person-name")).to_have_text("Ana")
+        page.locator("#erase-person").focus()
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.id") == "no"  # what is asked before is not done by a slip
+        page.keyboard.press("Escape")
+        page.keyboard.press("Escape")
+        expect(page.locator("#known li")).to_have_count(1)
+        focused = page.evaluate("document.activeElement.textContent")
+        time.sleep(3)  # Ana's last sighting is shown anew meanwhile
+        assert page.evaluate("document.activeElement.textContent") == focused == "Change"
