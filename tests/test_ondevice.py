@@ -197,6 +197,7 @@ def test_the_pi_cuts_a_face_out_as_facetpu_does(bundle: Path, photo: np.ndarray,
     check_aligned(np.load(tmp_path / "out.npy"), photo)
 
 
+@pytest.mark.slow
 def test_the_pis_command_enrols_knows_and_forgets(bundle: Path, crops: np.ndarray, tmp_path: Path) -> None:
     paths = [str(path) for path in write_crops(tmp_path, crops)]
     people = bundle / "people.tsv"
@@ -222,7 +223,7 @@ def test_the_pis_command_enrols_knows_and_forgets(bundle: Path, crops: np.ndarra
         people.unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("faces", [8, 40, 200])
+@pytest.mark.parametrize("faces", [*(pytest.param(few, marks=pytest.mark.slow) for few in (8, 40)), 200])
 def test_the_pis_threshold_is_facetpus(
     exported: Path, bundle: Path, crops: np.ndarray, tmp_path: Path, faces: int
 ) -> None:
