@@ -228,6 +228,7 @@ def test_each_photo_that_is_not_taken_has_its_reason(home: House) -> None:
     assert (someone_else.photos, someone_else.added) == (3, 0)
 
 
+@pytest.mark.slow
 def test_people_changed_by_another_program_are_taken_over(home: House) -> None:
     with home.subscribe() as told:
         rename_person(model_of(home), "Bo", "Bob")
@@ -250,6 +251,7 @@ def test_the_threshold_stands_for_a_share_of_strangers(home: House) -> None:
     assert read_known(ModelFolder.find(model_of(home))).threshold == cosines[0.1]
 
 
+@pytest.mark.slow
 def test_two_enrol_at_once(home: House) -> None:
     def enrol(name: str, seed: int) -> None:
         home.enrol_photos(name, [photo(seed, take) for take in range(2)])
@@ -478,6 +480,7 @@ def test_what_was_begun_before_a_kill_is_done_to_its_end(home: House) -> None:
         assert named_anywhere(again.state, "Bo") == []
 
 
+@pytest.mark.slow
 def test_a_damaged_diary_is_named(home: House) -> None:
     home.stop()
     for path in home.state.glob("events.db*"):
@@ -533,22 +536,17 @@ def test_a_board_without_a_clock_goes_on_from_where_it_was(tmp_path: Path) -> No
 # --- Enrolling before a camera ---
 
 
-@pytest.mark.parametrize("pose", POSES)
-def test_poses_are_told_by_the_landmarks(pose: str) -> None:
-    for seed in range(4):
+def test_poses_are_told_by_the_landmarks() -> None:
+    for seed in range(2):
         level = nose_height(portrait(seed).landmarks)
-        landmarks = portrait(seed, *POSES[pose]).landmarks
-        # A nod is no fault of the first pose: it is not known yet where that person's nose is.
-        fits = [other for other in POSES if pose_fault(other, landmarks, level) is None]
-        assert fits == (["front"] if pose in ("up", "down") else []) + [pose]
-    assert (
-        pose_fault("left", portrait(0, *POSES["right"]).landmarks, None)
-        == "turn your head further to your left"
-    )
-    assert (
-        pose_fault("front", portrait(0, *POSES["left"]).landmarks, None)
-        == "turn your head back to the middle"
-    )
+        for pose, turned in POSES.items():
+            landmarks = portrait(seed, *turned).landmarks
+            # A nod is no fault of the first pose: it is not known yet where that person's nose is.
+            fits = [other for other in POSES if pose_fault(other, landmarks, level) is None]
+            assert fits == (["front"] if pose in ("up", "down") else []) + [pose]
+    left, right = (portrait(0, *POSES[pose]).landmarks for pose in ("left", "right"))
+    assert pose_fault("left", right, None) == "turn your head further to your left"
+    assert pose_fault("front", left, None) == "turn your head back to the middle"
 
 
 @pytest.fixture(scope="module")
