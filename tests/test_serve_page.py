@@ -32,10 +32,10 @@ pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
 PAGE = Path(__file__).parents[1] / "facetpu" / "serve" / "page"
 # Yaw and pitch of a head, in the order in which the poses are asked for; left is the person's own.
-POSES = {"front": (0.0, 0.0), "left": (0.38, 0.0), "right": (-0.38, 0.0), "up": (0.0, 0.4), "down": (0.0, -0.4)}
+POSES = {"front": (0.0, 0.0), "left": (0.3, 0.0), "right": (-0.3, 0.0), "up": (0.0, 0.45), "down": (0.0, -0.45)}
 PHONE = {"width": 390, "height": 844}
-LONG = 60_000  # milliseconds: the machine has other work
-ANA, BO = 0, 2  # of four drawn people, whom the small base of seed 2 tells apart
+LONG = 150_000  # milliseconds: the machine has other work
+ANA, BO = 6, 4  # of ten drawn people, whom the small base of seed 4 tells apart
 
 
 # --- what the page is made of
@@ -71,7 +71,7 @@ def test_nothing_in_the_page_runs_or_styles_from_the_markup() -> None:
 
 def portraits(person: int) -> dict[str, np.ndarray]:
     """A person in every pose, uint8 [200, 200, 3]."""
-    sitter = Sitter(list(draw_people(4, seed=3).values())[person], 200)
+    sitter = Sitter(list(draw_people(10, seed=3).values())[person], 200)
     shot = Shot.draw(np.random.default_rng(1))._replace(roll=0)
     return {
         pose: sitter.portrait(shot._replace(yaw=yaw, pitch=pitch), np.random.default_rng(2)).image
@@ -93,7 +93,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """``posing``: Ana takes the five poses, again and again. ``door``: Ana and Bo come and go in turn."""
     folder = tmp_path_factory.mktemp("films")
     ana, bo = (portraits(person) for person in (ANA, BO))
-    posing = [scene for portrait in ana.values() for scene in before_the_camera(portrait, 1.5)]
+    posing = [scene for portrait in ana.values() for scene in before_the_camera(portrait, 2)]
     door = [*before_the_camera(ana["front"], 3), *wall(1.5), *before_the_camera(bo["front"], 3), *wall(1.5)]
     return {
         "posing": write_video(folder / "posing.avi", posing),
@@ -104,7 +104,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_export(tmp_path_factory.mktemp("export") / "model", seed=2)
+    return write_export(tmp_path_factory.mktemp("export") / "model", seed=4)
 
 
 def jpeg(image: np.ndarray) -> bytes:
@@ -148,14 +148,15 @@ class Served(NamedTuple):
 @contextmanager
 def serving(*arguments: Any, port: int = 0, host: str = "127.0.0.1") -> Iterator[Served]:
     """``facetpu serve`` with these arguments, once it listens; SIGTERM at the end, and it ends well."""
-    command = [sys.executable, "-m", "facetpu", "serve", *map(str, arguments), "--port", str(port), "--host", host, "-q"]
+    command = [sys.executable, "-m", "facetpu", "serve", *map(str, arguments), "--port", str(port), "--host", host]
+    command += ["--min-face", "60", "-q"]  # so that a busy machine keeps up
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         url = process.stdout.readline().strip()
         assert url.startswith("http"), process.wait()
         yield Served(url, process)
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
 
@@ -317,6 +318,7 @@ def test_a_stranger_is_given_a_name_from_an_event_and_recognised(known, films, v
 def test_two_names_of_one_person_are_merged_and_the_threshold_is_chosen(known, films, visit) -> None:
     with serving(known, "--camera", films["ana"]) as served:
         page = visit(served.url)
+        expect(page.locator("#known")).to_contain_text("Ana")
         begin(page, "Ana")
         expect(page.locator("#new-note")).to_have_text("Ana is known already, by 5 photos; yours are added to them.")
         page.fill("#new-name", "Bo")
