@@ -32,6 +32,7 @@ from .errors import FacetpuError
 from .labels import read_labels
 from .metrics import threshold_at_far
 from .mtcnn.weights import write_networks
+from .ondevice.bundle import CODE, write_device_bundle
 from .people import check_folder
 from .quantization.calibration import read_sample
 from .quantization.page import write_export_page
@@ -73,6 +74,7 @@ class ExportResult(NamedTuple):
     compiled: bool
     targets: list[TargetModel]  # the files for other runtimes than the Edge TPU's
     web: Path | None  # the folder for browsers
+    devices: list[Path]  # and those for phones and for a Raspberry Pi without facetpu
 
     def __str__(self) -> str:
         state = "compiled for the Edge TPU" if self.compiled else "not compiled; --edgetpu does that"
@@ -93,6 +95,7 @@ class ExportResult(NamedTuple):
                 f"  {self.web}: for any web server; here: "
                 f"python3 -m http.server --bind 127.0.0.1 -d {self.web}"
             )
+        lines += [f"  {folder}: {CODE[folder.name].name} in it says how to use it" for folder in self.devices]
         return "\n".join([*lines, f"  {self.out / PAGE} shows it"])
 
 
@@ -121,7 +124,7 @@ def export(
         compiler: the ``edgetpu_compiler`` to call; found on PATH unless given.
         settings: how to read another maker's model.
         targets: with ``litert`` write ``litert/*.tflite`` for phones and other boards too, with ``web`` a
-            folder for browsers.
+            folder for browsers, with ``android``, ``ios`` or ``pi`` one with code for that device.
         litert_js: for ``web``: a node_modules with LiteRT.js in it; fetched by npm unless given.
         overwrite: replace ``out``.
 
@@ -146,6 +149,9 @@ def export(
         _compile(out, compiler)
     if WEB in targets:
         write_bundle(out, out / WEB, litert_js, overwrite=overwrite)
+    for target in CODE:
+        if target in targets:
+            write_device_bundle(out, target, out / target, overwrite)
     return _result(out)
 
 
@@ -303,4 +309,5 @@ def _result(out: Path) -> ExportResult:
     manifest["compiled"] = "compiled" in manifest
     manifest["targets"] = [TargetModel(**each) for each in manifest["targets"]]
     manifest["web"] = out / WEB if (out / WEB).is_dir() else None
+    manifest["devices"] = [out / target for target in CODE if (out / target).is_dir()]
     return ExportResult(out, *(manifest[field] for field in ExportResult._fields[1:]))

@@ -29,7 +29,7 @@ FLOORS = [
     {"cli"},
     {"demo"},
     {"export", "doctor"},
-    {"serve", "stages", "portraits", "web"},
+    {"serve", "stages", "portraits", "web", "ondevice"},
     {"quantization"},
     {"training"},
     {"evaluation"},

@@ -73,10 +73,11 @@ def reading(command: Any) -> Any:
 @click.option(
     "--target",
     "targets",
-    type=click.Choice(["litert", "web"]),
+    type=click.Choice(["litert", "web", "android", "ios", "pi"]),
     multiple=True,
     help="Write OUT/litert too: float32, float16, dynamic-range and int8 models for phones and other boards; "
-    "or OUT/web, which runs in a browser. May be given twice.",
+    "OUT/web, which runs in a browser; or OUT/android, ios or pi, with the code that uses it. May be "
+    "given several times.",
 )
 @click.option(
     "--litert-js", type=FOLDER, help="For web: a node_modules with LiteRT.js; asked of npm unless given."

@@ -52,6 +52,14 @@ def _hours(ctx: click.Context, option: click.Parameter, text: str) -> float:
     metavar="TIME",
     help="Time until an event and its picture are deleted: 30m, 72h, 14d.",
 )
+@click.option(
+    "--mqtt",
+    "broker",
+    metavar="URL",
+    envvar="FACETPU_MQTT",
+    show_envvar=True,
+    help="Broker to tell what happens: mqtt://user:password@host:1883/prefix.",
+)
 @recognising
 @common
 def serve(
@@ -63,6 +71,7 @@ def serve(
     port: int,
     certificate: Path | None,
     key: Path | None,
+    broker: str | None,
     **settings: Any,
 ) -> Any:
     """Show who is in front of the cameras on a web page, and enrol, correct and erase people there.
@@ -74,4 +83,4 @@ def serve(
     from ..serve.answers import Settings
     from ..serve.server import serve
 
-    return serve(model, list(cameras), state, new, host, port, certificate, key, Settings(**settings))
+    return serve(model, list(cameras), state, new, host, port, certificate, key, Settings(**settings), broker)

@@ -229,8 +229,7 @@ class Diary:
                 self._base.execute(f"UPDATE event SET {column} = NULL WHERE {column} = ?", (name,))
             self._base.execute("DELETE FROM person WHERE name = ?", (name,))
         self._sweep()
-        with self._lock:
-            self._base.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log holds the old pages still
+        self._leave_no_trace()
 
     def names(self) -> set[str]:
         """Everybody who is named in it."""
@@ -252,6 +251,7 @@ class Diary:
         """It was done, or refused."""
         with self._writing():
             self._base.execute("DELETE FROM intent WHERE id = ?", (intent,))
+        self._leave_no_trace()
 
     def intents(self) -> list[Intent]:
         """What was begun and not ended."""
@@ -317,6 +317,11 @@ class Diary:
             self._base.execute(f"DELETE FROM event WHERE {where}", values)
         self.crops.remove(row["crop"] for row in crops if row["crop"] is not None)
         return len(crops)
+
+    def _leave_no_trace(self) -> None:
+        """Bring what was deleted into the database, so that neither it nor its log holds it any longer."""
+        with self._lock:
+            self._base.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _sweep(self) -> None:
         """Delete the pictures that no row names."""

@@ -31,7 +31,7 @@ from .household import Household
 from .nobody import new_house as new_house
 from .notices import Notices, Subscription
 from .refusals import Full, Unknown
-from .roster import Roster
+from .roster import Roster, proper_name
 from .state import StateLock
 from .watching import Watch
 from .worker import Worker
@@ -89,6 +89,7 @@ class House:
             str(number): self._watch(str(number), camera) for number, camera in enumerate(cameras)
         }
         self._troubles: dict[str, str] = {}
+        self._stopped = False
         self._tended, self._swept = -TENDED_EVERY, -SWEPT_EVERY
         self._household = Household(
             self._roster,
@@ -108,6 +109,9 @@ class House:
 
     def stop(self) -> None:
         """Watch no more: events end, subscriptions close, the state is given back."""
+        if self._stopped:
+            return
+        self._stopped = True
         for watch in self._watches.values():
             watch.eye.stop()
         self._worker.stop()
@@ -182,7 +186,7 @@ class House:
             Conflict: ``new`` is taken or too like another's.
             Refused: ``new`` is no name.
         """
-        self._household.change(Intent(0, "rename", self._roster.known(name), self._roster.checked(new)))
+        self._household.change(Intent(0, "rename", self._roster.known(name), proper_name(new)))
 
     def merge(self, name: str, into: str) -> None:
         """Count all of ``name`` as ``into``'s: two names that were one person's.

@@ -26,7 +26,7 @@ from .crops import face_picture
 from .diary import Diary, Intent
 from .enrolling import Enrolments, Shot, candidates_of
 from .notices import Notices
-from .refusals import Refused
+from .refusals import Conflict, Full, Refused, Unknown
 from .roster import Roster
 from .worker import Worker
 
@@ -117,7 +117,7 @@ class Household:
                 if intent.other is None or intent.other in self.roster.gallery.people:
                     self._change_diary(intent)
                     log.info("finished what was begun: %s %s", intent.action, intent.name)
-            except Refused as error:
+            except (Unknown, Conflict, Refused) as error:
                 log.warning("not done again: %s %s: %s", intent.action, intent.name, error)
             self._diary.done(intent.id)
 
@@ -202,12 +202,17 @@ class Household:
                 return told
             self._know_anew()
             refused = {remark.photo for remark in told.refused}
-            taken = [picture for photo, picture in pictures.items() if photo not in refused]
-            if taken and name not in self._diary.with_portrait():
-                self._diary.give_portrait(name, taken[0])
+            self._give_portrait(name, [pictures[photo] for photo in pictures if photo not in refused])
             self._audit.write("enrol", name=name, photos=told.added, by=by)
             self._tell("enrolled", name)
             return told
+
+    def _give_portrait(self, name: str, pictures: list[bytes]) -> None:
+        try:
+            if pictures and name not in self._diary.with_portrait():
+                self._diary.give_portrait(name, pictures[0])
+        except Full as error:  # they are enrolled all the same
+            log.warning("no portrait of %s: %s", name, error)
 
     def _read_photo(self, name: str, photo: str, data: bytes) -> tuple[Candidate, bytes | None]:
         """A photo file of ``name`` to be enrolled, and a picture of the face where it shows one."""

@@ -145,7 +145,7 @@ class Event(BaseModel):
     name: Optional[str] = Field(description="Whom the model took them for; null for a stranger.")
     corrected: bool = Field(description="Whether somebody said who it was.")
     corrected_name: Optional[str] = Field(description="Whom they named; null for nobody who is known.")
-    cosine: Optional[float] = Field(description="To the nearest person; null where nobody is enrolled.")
+    cosine: Optional[float] = Field(description="To the nearest person; null where nobody was enrolled.")
     began: float = Field(description="Unix seconds.")
     ended: float = Field(description="Unix seconds; when they were last seen.")
     present: bool = Field(description="Whether they are in the picture still.")

@@ -59,6 +59,7 @@ class Roster:
             )
         mend_folder(self._root)
         self._changing = threading.RLock()
+        self._taken_over = False  # what another program made of it, and nobody was told yet
         self._l2_norm = L2Norm(folder.needed(MODEL, "facetpu export"))
         self._read_again()
 
@@ -68,20 +69,25 @@ class Roster:
         self.gallery = read_known(self._folder)
 
     def changed_elsewhere(self) -> bool:
-        """Whether another program has changed the folder; the gallery is then what that made of it.
+        """Whether another program has changed the folder since this was asked; the gallery follows it.
 
         Raises:
             FacetpuError: the folder is no longer one that can be used.
         """
-        if self._stamp() == self._mark or not self._changing.acquire(blocking=False):
+        if not self._changing.acquire(blocking=False):
             return False
         try:
-            if self._stamp() == self._mark:
-                return False
-            self._read_again()
-            return True
+            self._take_over()
+            changed, self._taken_over = self._taken_over, False
+            return changed
         finally:
             self._changing.release()
+
+    def _take_over(self) -> None:
+        """Take the folder for what another program has made of it, if one has."""
+        if self._stamp() != self._mark:
+            self._read_again()
+            self._taken_over = True
 
     def _stamp(self) -> tuple[int, int, int]:
         """What tells one gallery file from the next."""
@@ -99,7 +105,7 @@ class Roster:
         Raises:
             Unknown: nobody has it.
         """
-        normal = _normal(name)
+        normal = proper_name(name)
         if normal not in self.gallery.people:
             raise Unknown(f"nobody is called {name!r}")
         return normal
@@ -111,7 +117,7 @@ class Roster:
             Refused: it is no name.
             Conflict: it is another's, but for how it is written.
         """
-        normal = _normal(name)
+        normal = proper_name(name)
         if normal not in self.gallery.people:
             _check_distinct([*self.gallery.people, normal])
         return normal
@@ -128,7 +134,7 @@ class Roster:
     def rename(self, name: str, new: str) -> None:
         """See ``House.rename``."""
         with self._one_change():
-            old, new = self.known(name), _normal(new)
+            old, new = self.known(name), proper_name(new)
             if new in self.gallery.people:
                 raise Conflict(f"{new} is known already; choose another name, or merge the two")
             self._change(lambda gallery: gallery.renamed(old, new))
@@ -228,8 +234,7 @@ class Roster:
         """One change at a time, to what the folder holds now; what goes wrong is said as a refusal."""
         with self._changing:
             try:
-                if self._stamp() != self._mark:
-                    self._read_again()
+                self._take_over()
                 yield
             except (Unknown, Conflict, Refused, Busy, Full):
                 raise
@@ -262,8 +267,8 @@ class Roster:
         return None if found is None else float(found)
 
 
-def _normal(name: str) -> str:
-    """``name`` in its normal form.
+def proper_name(name: str) -> str:
+    """``name`` in its normal form, whether anybody has it or not.
 
     Raises:
         Refused: it is no name.

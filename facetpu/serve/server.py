@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import logging
@@ -12,7 +13,7 @@ import ssl
 import sys
 import threading
 from pathlib import Path
-from typing import Iterator, NamedTuple
+from typing import Any, Callable, ContextManager, Iterator, NamedTuple
 
 import uvicorn
 
@@ -59,6 +60,7 @@ def serve(
     certificate: Path | None = None,
     key: Path | None = None,
     settings: Settings | None = None,
+    broker: str | None = None,
 ) -> Iterator[Serving]:
     """Serve a house until told to end.
 
@@ -72,19 +74,21 @@ def serve(
         certificate: PEM file of the certificate and those above it, for HTTPS.
         key: PEM file of its key.
         settings: the house's; the defaults unless given.
+        broker: the URL of an MQTT broker to be told what happens, see ``mqtt.Broker``.
 
     Yields:
         Where it listens, when all is ready but the first request.
 
     Raises:
-        FacetpuError: the port is in use, the certificate or the model cannot be used.
+        FacetpuError: the port is in use, the certificate, the broker's URL or the model cannot be used.
     """
     context = _tls(certificate, key)
+    telling = _telling(broker)
     with listening(host, port) as listener:
         if new is not None:
             new_house(model, new)
             model = new
-        with House(model, cameras, state, settings or Settings()) as house:
+        with House(model, cameras, state, settings or Settings()) as house, telling(house):
             port = listener.getsockname()[1]
             local = is_local(listener.getsockname()[0])
             token = None if local else open_token(house.state)
@@ -189,6 +193,16 @@ def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
             f"{certificate} and {key}: {error.reason or 'no PEM'}; give a PEM certificate and its key"
         ) from None
     return context
+
+
+def _telling(broker: str | None) -> Callable[[House], ContextManager[Any]]:
+    """What tells the broker of a house, as long as it is entered; nothing without a broker."""
+    if broker is None:
+        return contextlib.nullcontext
+    from .mqtt import Broker, Mqtt  # paho is an extra of its own
+
+    parsed = Broker.parse(broker)
+    return lambda house: Mqtt(house, parsed)
 
 
 def _address(host: str, local: bool) -> str:

@@ -11,9 +11,11 @@ from ..limits import client_of
 from ..models import Cameras
 from ..refusals import Busy
 from ..streams import PictureStream, pictures_as_parts
-from .replies import HOUSE, Jpeg, problems
+from .replies import HOUSE, JPEG, jpeg, problems, sent_as
 
 router = APIRouter(prefix="/api/cameras", tags=["cameras"])
+PICTURE = {**sent_as(JPEG), **problems(404)}
+STREAM = {**sent_as(PictureStream.media_type), **problems(404)}
 WHICH = Path(max_length=20, description="The camera's id.")
 PATIENCE = 5.0  # seconds to wait for the first picture
 
@@ -24,13 +26,13 @@ def cameras(house: House = HOUSE) -> Any:
     return {"cameras": house.cameras()}
 
 
-@router.get("/{id}/picture.jpg", response_class=Jpeg, responses=problems(404))
+@router.get("/{id}/picture.jpg", response_class=Response, responses=PICTURE)
 def picture(id: str = WHICH, house: House = HOUSE) -> Response:
     """The newest frame, with boxes and names."""
-    return Jpeg(_newest(house, id).jpeg)
+    return jpeg(_newest(house, id).jpeg, f"camera {id}")
 
 
-@router.get("/{id}/stream", status_code=200, response_class=PictureStream, responses=problems(404))
+@router.get("/{id}/stream", response_class=Response, responses=STREAM)
 def stream(request: Request, id: str = WHICH, house: House = HOUSE) -> Response:
     """Every frame from now on that the client has time for, with boxes and names, as Motion JPEG."""
     streams = request.app.state.streams

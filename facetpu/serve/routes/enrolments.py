@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path
 
 from ..house import House
 from ..models import Enrolled, Enrolment, NewEnrolment
-from .replies import HOUSE, problems
+from .replies import HOUSE, NO_CONTENT, problems
 
 router = APIRouter(prefix="/api/enrolments", tags=["enrolments"], responses=problems(404))
 WHICH = Path(max_length=100, description="As begin_enrolment gave it.")
@@ -38,7 +38,7 @@ def finish(id: str = WHICH, house: House = HOUSE) -> Any:
     return house.finish(id)
 
 
-@router.delete("/{id}", status_code=204, response_class=Response)
+@router.delete("/{id}", **NO_CONTENT)
 def cancel(id: str = WHICH, house: House = HOUSE) -> None:
     """Give an enrolment up."""
     house.cancel(id)

@@ -10,9 +10,10 @@ from ..house import House
 from ..limits import client_of
 from ..models import LARGEST_ID, Correction, Event, Events, NewThreshold, Threshold
 from ..streams import EventStream, notices_as_text
-from .replies import HOUSE, Jpeg, jpeg, problems
+from .replies import HOUSE, JPEG, NO_CONTENT, jpeg, problems, sent_as
 
 router = APIRouter(prefix="/api", tags=["events"])
+PICTURE = {**sent_as(JPEG), **problems(404)}
 WHICH = Path(ge=1, le=LARGEST_ID)
 BEFORE = Query(None, ge=1, le=LARGEST_ID, description="Only events with a smaller id than this.")
 LIMIT = Query(50, ge=1, le=200)
@@ -30,7 +31,7 @@ def events(
     return {"events": house.events(before, limit, name)}
 
 
-@router.get("/events/{id}/crop.jpg", response_class=Jpeg, responses=problems(404))
+@router.get("/events/{id}/crop.jpg", response_class=Response, responses=PICTURE)
 def crop(id: int = WHICH, house: House = HOUSE) -> Response:
     """The face of an event."""
     return jpeg(house.crop(id), f"event {id}")
@@ -42,13 +43,13 @@ def correct(correction: Correction, id: int = WHICH, house: House = HOUSE) -> An
     return house.correct(id, correction.name)
 
 
-@router.delete("/events/{id}", status_code=204, response_class=Response, responses=problems(404, 507))
+@router.delete("/events/{id}", **NO_CONTENT, responses=problems(404, 507))
 def forget(id: int = WHICH, house: House = HOUSE) -> None:
     """Delete an event and its crop."""
     house.forget(id)
 
 
-@router.get("/notices", status_code=200, response_class=EventStream)
+@router.get("/notices", response_class=Response, responses=sent_as(EventStream.media_type))
 def notices(request: Request, house: House = HOUSE) -> Response:
     """What happens, as server-sent events: seen, people, camera; dropped, the last for a slow reader."""
     streams = request.app.state.streams

@@ -9,9 +9,10 @@ from fastapi import APIRouter, File, HTTPException, Path, Response, UploadFile
 from ..house import House
 from ..limits import LARGEST_PHOTO, MOST_PHOTOS
 from ..models import NAME, Enrolled, Into, NewName, People
-from .replies import HOUSE, Jpeg, jpeg, problems
+from .replies import HOUSE, JPEG, NO_CONTENT, jpeg, problems, sent_as
 
 router = APIRouter(prefix="/api/people", tags=["people"])
+PICTURE = {**sent_as(JPEG), **problems(404)}
 WHO = Path(max_length=200, description=NAME)
 PHOTOS = File(
     description=f"1 to {MOST_PHOTOS} photos of the person, of {LARGEST_PHOTO >> 20} MB at most each.",
@@ -26,25 +27,25 @@ def people(house: House = HOUSE) -> Any:
     return {"people": house.people()}
 
 
-@router.get("/{name}/portrait.jpg", response_class=Jpeg, responses=problems(404))
+@router.get("/{name}/portrait.jpg", response_class=Response, responses=PICTURE)
 def portrait(name: str = WHO, house: House = HOUSE) -> Response:
     """A picture of a person."""
     return jpeg(house.portrait(name), name)
 
 
-@router.patch("/{name}", status_code=204, response_class=Response, responses=problems(404, 409, 507))
+@router.patch("/{name}", **NO_CONTENT, responses=problems(404, 409, 507))
 def rename(new: NewName, name: str = WHO, house: House = HOUSE) -> None:
     """Call a person by another name."""
     house.rename(name, new.name)
 
 
-@router.post("/{name}/merge", status_code=204, response_class=Response, responses=problems(404, 409, 507))
+@router.post("/{name}/merge", **NO_CONTENT, responses=problems(404, 409, 507))
 def merge(one: Into, name: str = WHO, house: House = HOUSE) -> None:
     """Count a person's photos as another's: the two are one person."""
     house.merge(name, one.into)
 
 
-@router.delete("/{name}", status_code=204, response_class=Response, responses=problems(404, 507))
+@router.delete("/{name}", **NO_CONTENT, responses=problems(404, 507))
 def erase(name: str = WHO, house: House = HOUSE) -> None:
     """Forget a person: rows, embeddings, photos, and the crops and names of their events."""
     house.erase(name)

@@ -9,6 +9,9 @@ from fastapi import Depends, HTTPException, Request, Response
 from ..house import House
 from ..models import Problem
 
+JPEG = "image/jpeg"
+# FastAPI 0.103 takes the annotation None for a model of a reply's body.
+NO_CONTENT: dict[str, Any] = {"status_code": 204, "response_class": Response, "response_model": None}
 _MEANING = {
     400: "The request cannot be read.",
     401: "The token is missing or wrong.",
@@ -40,14 +43,13 @@ def problems(*statuses: int) -> dict[Any, Any]:
     return {status: {"model": Problem, "description": _MEANING[status]} for status in statuses}
 
 
-class Jpeg(Response):
-    """A picture."""
+def sent_as(media_type: str) -> dict[Any, Any]:
+    """What the OpenAPI description says of a reply that is no JSON."""
+    return {200: {"content": {media_type: {"schema": {"type": "string", "format": "binary"}}}}}
 
-    media_type = "image/jpeg"
 
-
-def jpeg(picture: bytes | None, whose: str) -> Jpeg:
+def jpeg(picture: bytes | None, whose: str) -> Response:
     """A picture as reply; 404 where there is none."""
     if picture is None:
         raise HTTPException(404, f"{whose} has no picture")
-    return Jpeg(picture)
+    return Response(picture, media_type=JPEG)

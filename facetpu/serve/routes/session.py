@@ -10,7 +10,7 @@ from ... import __version__
 from ..house import House
 from ..limits import client_of
 from ..models import Session, Status, Token
-from .replies import HOUSE, problems
+from .replies import HOUSE, NO_CONTENT, problems
 
 page = APIRouter(include_in_schema=False)
 router = APIRouter(prefix="/api", tags=["session"])
@@ -36,7 +36,7 @@ def session(request: Request) -> Any:
     return {"token_needed": door.token is not None, "inside": door.knows(request.cookies)}
 
 
-@router.post("/session", status_code=204, response_class=Response, responses=problems(507))
+@router.post("/session", **NO_CONTENT, responses=problems(507))
 def begin_session(token: Token, request: Request, response: Response) -> None:
     """Say the token, for a cookie that stands for it."""
     door = request.app.state.door
@@ -44,7 +44,7 @@ def begin_session(token: Token, request: Request, response: Response) -> None:
     door.begin_session(response)
 
 
-@router.delete("/session", status_code=204, response_class=Response, responses=problems(507))
+@router.delete("/session", **NO_CONTENT, responses=problems(507))
 def end_session(request: Request, response: Response) -> None:
     """Give the cookie back."""
     request.app.state.door.end_session(request.cookies, response)
