@@ -1,7 +1,8 @@
 """Photograph the page of `facetpu serve` at work, for the README: scripts/serve_pictures.py DEMO [OUT].
 
-DEMO is a finished `facetpu demo`. A server starts on its model and films of rendered people for cameras, is given
-photos of five of the demo's people, and a headless Chromium (Playwright) looks at it, as wide as a desk and as a phone.
+DEMO is a finished `facetpu demo`. A server starts on its model, with films of rendered people for cameras,
+and is given photos of five of the demo's people; a headless Chromium (Playwright) looks at the page, as wide
+as a desk and as a phone.
 """
 
 from __future__ import annotations
@@ -28,7 +29,11 @@ from facetpu.portraits.shot import Shot
 
 RATE, WIDTH, HEIGHT = 5, 640, 480  # of the films
 TRAINED_ON = 360  # people of the demo; those that it enrols come next, and then strangers
-KNOWN, STRANGER, NEWCOMER = 0, 12, 17  # of those: the two before one camera, and who is added before the other
+KNOWN, STRANGER, NEWCOMER = (
+    0,
+    12,
+    17,
+)  # of those: the two before one camera, and who is added before the other
 ENROLLED = 5
 POSES = ((0.0, 0.0), (0.32, 0.0), (-0.32, 0.0), (0.0, 0.4), (0.0, -0.4))  # yaw, pitch
 DESK, PHONE = {"width": 1280, "height": 1010}, {"width": 390, "height": 800}
@@ -62,7 +67,12 @@ def photographs(browser: Any, url: str, photos: dict[str, list[Path]]) -> list[I
         expect(desk.locator("#upload-state")).to_contain_text(f"{name} is known now")
         desk.click("#close-new")
     desk.get_by_label("about 5 of 100").check()
-    shown(desk, desk.locator("#faces .known"), desk.locator("#faces .stranger"), desk.locator("#seen .known, #seen .name"))
+    shown(
+        desk,
+        desk.locator("#faces .known"),
+        desk.locator("#faces .stranger"),
+        desk.locator("#seen .known, #seen .name"),
+    )
     shots = [photograph(desk)]
     phone = window(browser, url, PHONE)
     shown(phone, phone.locator("#faces .known"))
@@ -101,7 +111,10 @@ def photograph(page: Page) -> Image.Image:
 def side_by_side(shots: list[Image.Image]) -> Image.Image:
     """All at the height of the lowest."""
     height = min(shot.height for shot in shots)
-    scaled = [shot.convert("RGB").resize((shot.width * height // shot.height, height), Image.LANCZOS) for shot in shots]
+    scaled = [
+        shot.convert("RGB").resize((shot.width * height // shot.height, height), Image.LANCZOS)
+        for shot in shots
+    ]
     sheet = Image.new("RGB", (sum(s.width + GAP for s in scaled) + GAP, height + 2 * GAP), PAPER)
     left = GAP
     for shot in scaled:
@@ -116,13 +129,17 @@ def side_by_side(shots: list[Image.Image]) -> Image.Image:
 def at_the_door(one: Person, other: Person) -> Iterator[np.ndarray]:
     """Two people side by side, who stay."""
     for left, right in zip(turning(one, [(0.0, 0.0)]), turning(other, [(0.0, 0.0)]), strict=True):
-        yield np.hstack([picture[:, (HEIGHT - WIDTH // 2) // 2 :][:, : WIDTH // 2] for picture in (left, right)])
+        yield np.hstack(
+            [picture[:, (HEIGHT - WIDTH // 2) // 2 :][:, : WIDTH // 2] for picture in (left, right)]
+        )
 
 
 def posing(person: Person) -> Iterator[np.ndarray]:
     """Somebody who turns their head and nods."""
     for picture in turning(person, POSES):
-        yield cv2.copyMakeBorder(picture, 0, 0, (WIDTH - HEIGHT) // 2, (WIDTH - HEIGHT) // 2, cv2.BORDER_REPLICATE)
+        yield cv2.copyMakeBorder(
+            picture, 0, 0, (WIDTH - HEIGHT) // 2, (WIDTH - HEIGHT) // 2, cv2.BORDER_REPLICATE
+        )
 
 
 def turning(person: Person, poses: Any) -> Iterator[np.ndarray]:

@@ -1,6 +1,6 @@
-"""The page of ``facetpu serve`` in a headless Chromium, on the real server; its cameras are films of rendered people.
+"""The page of ``facetpu serve`` in a headless Chromium, on the real server.
 
-All but one of these take long; they need Chromium and Playwright.
+Films of rendered people are its cameras. All but a few of these take long; they need Chromium and Playwright.
 """
 
 from __future__ import annotations
@@ -32,7 +32,13 @@ pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
 PAGE = Path(__file__).parents[1] / "facetpu" / "serve" / "page"
 # Yaw and pitch of a head, in the order in which the poses are asked for; left is the person's own.
-POSES = {"front": (0.0, 0.0), "left": (0.3, 0.0), "right": (-0.3, 0.0), "up": (0.0, 0.45), "down": (0.0, -0.45)}
+POSES = {
+    "front": (0.0, 0.0),
+    "left": (0.3, 0.0),
+    "right": (-0.3, 0.0),
+    "up": (0.0, 0.45),
+    "down": (0.0, -0.45),
+}
 PHONE = {"width": 390, "height": 844}
 LONG = 150_000  # milliseconds: the machine has other work
 ANA, BO = 6, 4  # of ten drawn people, whom the small base of seed 4 tells apart
@@ -61,9 +67,17 @@ def test_the_page_is_whole_and_loads_nothing_from_elsewhere() -> None:
 
 def test_nothing_in_the_page_runs_or_styles_from_the_markup() -> None:
     files = sources()
-    assert re.findall(r"<script(?! type=\"module\" src=)|<style|\sstyle=|\son\w+=|javascript:", files["index.html"]) == []
+    assert (
+        re.findall(
+            r"<script(?! type=\"module\" src=)|<style|\sstyle=|\son\w+=|javascript:", files["index.html"]
+        )
+        == []
+    )
     scripts = "".join(text for name, text in files.items() if name.endswith(".js"))
-    assert re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", scripts) == []
+    assert (
+        re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", scripts)
+        == []
+    )
 
 
 # --- films
@@ -148,7 +162,17 @@ class Served(NamedTuple):
 @contextmanager
 def serving(*arguments: Any, port: int = 0, host: str = "127.0.0.1") -> Iterator[Served]:
     """``facetpu serve`` with these arguments, once it listens; SIGTERM at the end, and it ends well."""
-    command = [sys.executable, "-m", "facetpu", "serve", *map(str, arguments), "--port", str(port), "--host", host]
+    command = [
+        sys.executable,
+        "-m",
+        "facetpu",
+        "serve",
+        *map(str, arguments),
+        "--port",
+        str(port),
+        "--host",
+        host,
+    ]
     command += ["--min-face", "60", "-q"]  # so that a busy machine keeps up
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
@@ -181,10 +205,14 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
         page = context.new_page()
         origin = re.match(r"https?://[^/]+/", url).group()
         page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("console", lambda message: "Content Security" in message.text and troubles.append(message.text))
+        page.on(
+            "console", lambda message: "Content Security" in message.text and troubles.append(message.text)
+        )
         page.on(
             "request",
-            lambda request: request.url.startswith((origin, f"blob:{origin}")) or troubles.append(request.url),
+            lambda request: (
+                request.url.startswith((origin, f"blob:{origin}")) or troubles.append(request.url)
+            ),
         )
         page.goto(url)
         return page
@@ -222,7 +250,9 @@ def test_a_person_is_added_by_photos_and_recognised(export, films, tmp_path, vis
         expect(page.locator("#faces")).to_have_text("1 face")
         begin(page, "Ana <b>")
         good = [file(f"{number}.jpg", photo) for number, photo in enumerate(photos(ANA))]
-        page.set_input_files("#photos", [*good[:3], file("wall <i>.jpg", bare_wall), file("no.jpg", b"no picture")])
+        page.set_input_files(
+            "#photos", [*good[:3], file("wall <i>.jpg", bare_wall), file("no.jpg", b"no picture")]
+        )
         expect(page.locator("#upload-state")).to_have_text("Ana <b> is known now, by 3 photos.")
         expect(page.locator("#uploaded li")).to_have_text(
             [
@@ -241,7 +271,9 @@ def test_a_person_is_added_by_photos_and_recognised(export, films, tmp_path, vis
 
 
 @pytest.mark.slow
-def test_a_person_is_guided_through_the_poses_named_put_right_renamed_and_erased(export, films, tmp_path, visit) -> None:
+def test_a_person_is_guided_through_the_poses_named_put_right_renamed_and_erased(
+    export, films, tmp_path, visit
+) -> None:
     with serving(export, "--new", tmp_path / "known", "--camera", films["posing"]) as served:
         page = visit(served.url)
         expect(page.locator("#faces")).to_have_text("1 face")
@@ -299,7 +331,9 @@ def test_a_stranger_is_given_a_name_from_an_event_and_recognised(known, films, v
         expect(page.locator("#correction-problem")).to_have_text("Give the new person a name.")
         page.fill("#somebody-new", "Bo")
         page.click("#save-correction")
-        expect(page.locator("#outcome")).to_have_text("Noted: it is Bo. The picture is one of Bo's photos now.")
+        expect(page.locator("#outcome")).to_have_text(
+            "Noted: it is Bo. The picture is one of Bo's photos now."
+        )
         expect(page.locator("#known")).to_contain_text("Bo1 photo · ")
         expect(page.locator("#faces")).to_have_text("Bo")
         page.select_option("#whose", "Bo")
@@ -320,7 +354,9 @@ def test_two_names_of_one_person_are_merged_and_the_threshold_is_chosen(known, f
         page = visit(served.url)
         expect(page.locator("#known")).to_contain_text("Ana")
         begin(page, "Ana")
-        expect(page.locator("#new-note")).to_have_text("Ana is known already, by 5 photos; yours are added to them.")
+        expect(page.locator("#new-note")).to_have_text(
+            "Ana is known already, by 5 photos; yours are added to them."
+        )
         page.fill("#new-name", "Bo")
         page.set_input_files("#photos", [file("bo.jpg", photos(BO)[0])])
         expect(page.locator("#upload-state")).to_have_text("Bo is known now, by 1 photo.")
@@ -443,7 +479,9 @@ def test_a_camera_that_is_not_there_is_told_and_another_can_be_watched(known, fi
     gone = tmp_path / "gone.avi"
     with serving(known, "--camera", gone, "--camera", films["ana"]) as served:
         page = visit(served.url)
-        expect(page.locator("#hint")).to_have_text(re.compile(r"^Camera 1 is lost\. .* It is tried again until it is back\.$"))
+        expect(page.locator("#hint")).to_have_text(
+            re.compile(r"^Camera 1 is lost\. .* It is tried again until it is back\.$")
+        )
         expect(page.locator("#others button")).to_have_text(["Camera 1 (lost)", "Camera 2"])
         page.click("text=Camera 2")
         expect(page.locator("#hint")).to_be_hidden()
@@ -481,6 +519,16 @@ def test_a_hidden_page_lets_its_streams_go(known, films, visit) -> None:
 
 # --- for thumbs, keyboards and screen readers
 
+SMALL = """() => [...document.querySelectorAll('button, select, nav a, .button, .choice')]
+    .filter((control) => control.checkVisibility())
+    .map((control) => [control.textContent, control.getBoundingClientRect()])
+    .filter(([, {width, height}]) => width < 43.5 || height < 43.5)
+    .map(([text]) => text)"""
+NAMELESS = """() => [...document.querySelectorAll('button, input:not([hidden]), select, a, img, dialog')]
+    .filter((control) => !control.labels?.length && !control.ariaLabel && !control.textContent.trim()
+      && !control.hasAttribute('alt') && !control.hasAttribute('aria-labelledby'))
+    .map((control) => control.outerHTML)"""
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])
@@ -498,11 +546,7 @@ def test_nothing_is_wider_than_the_window_nor_too_small_for_a_thumb(known, films
                 page.locator(opener).first.click()
                 expect(page.locator("dialog[open]")).to_be_visible()
             assert page.evaluate("document.documentElement.scrollWidth") <= width
-            small = page.evaluate("""() => [...document.querySelectorAll('button, select, nav a, .button, .choice')]
-                .filter((control) => control.checkVisibility())
-                .map((control) => [control.textContent, control.getBoundingClientRect()])
-                .filter(([, {width, height}]) => width < 44 || height < 43.5).map(([text]) => text)""")
-            assert small == []
+            assert page.evaluate(SMALL) == []
             page.keyboard.press("Escape")
 
 
@@ -511,11 +555,7 @@ def test_all_of_it_goes_by_keyboard_and_has_names(known, films, visit) -> None:
     with serving(known, "--camera", films["ana"]) as served:
         page = visit(served.url, {"width": 1280, "height": 900})
         expect(page.locator("#seen")).to_contain_text("Ana")
-        nameless = page.evaluate("""() => [...document.querySelectorAll('button, input, select, a, img, dialog')]
-            .filter((control) => !control.hidden && !(control.labels?.length || control.ariaLabel || control.title
-              || control.textContent.trim() || control.hasAttribute('alt') || control.hasAttribute('aria-labelledby')))
-            .map((control) => control.outerHTML)""")
-        assert [html for html in nameless if "autocomplete=\"username\"" not in html] == []
+        assert page.evaluate(NAMELESS) == []
         page.locator("#add").focus()
         page.keyboard.press("Enter")
         assert page.evaluate("document.activeElement.id") == "new-name"
@@ -526,7 +566,9 @@ def test_all_of_it_goes_by_keyboard_and_has_names(known, films, visit) -> None:
         expect(page.locator("#person-name")).to_have_text("Ana")
         page.locator("#erase-person").focus()
         page.keyboard.press("Enter")
-        assert page.evaluate("document.activeElement.id") == "no"  # what is asked before is not done by a slip
+        assert (
+            page.evaluate("document.activeElement.id") == "no"
+        )  # what is asked before is not done by a slip
         page.keyboard.press("Escape")
         page.keyboard.press("Escape")
         expect(page.locator("#known li")).to_have_count(1)
