@@ -17,7 +17,7 @@ from facetpu.portraits.shot import Shot
 from facetpu.serve.house import new_house
 
 POSES = {"front": (0.0, 0.0), "left": (0.38, 0), "right": (-0.38, 0), "up": (0, 0.38), "down": (0, -0.38)}
-AT_THE_DOOR = (0.05, -0.1)  # as on no photo
+AT_THE_DOOR = (0.0, 0.18)  # as on no photo
 ANA, BO, CY, DI = 104, 114, 120, 107  # seeds of people whom the small model tells apart
 
 
@@ -30,7 +30,7 @@ def portrait(seed: int, yaw: float = 0.0, pitch: float = 0.0, take: int = 0, siz
 
 def photo(seed: int, take: int = 0) -> bytes:
     """A photo file of somebody, a little from the side; four are no copies of each other."""
-    yaw, pitch = ((0.0, 0.0), (0.13, 0.0), (-0.13, 0.04), (-0.2, -0.05))[take]
+    yaw, pitch = ((0.0, 0.0), (0.13, 0.0), (-0.13, 0.04), (0.05, -0.18))[take]
     return encoded(portrait(seed, yaw, pitch, take).image)
 
 

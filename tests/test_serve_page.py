@@ -1,6 +1,6 @@
-"""The page of ``facetpu serve`` in a headless Chromium, on the real server; its cameras are films of rendered people.
+"""The page of ``facetpu serve`` in a headless Chromium, on the real server.
 
-All but one of these take long; they need Chromium and Playwright.
+Films of rendered people are its cameras. All but a few of these take long; they need Chromium and Playwright.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ PAGE = Path(__file__).parents[1] / "facetpu" / "serve" / "page"
 # Yaw and pitch of a head, in the order in which the poses are asked for; left is the person's own.
 POSES = {
     "front": (0.0, 0.0),
-    "left": (0.38, 0.0),
-    "right": (-0.38, 0.0),
-    "up": (0.0, 0.4),
-    "down": (0.0, -0.4),
+    "left": (0.3, 0.0),
+    "right": (-0.3, 0.0),
+    "up": (0.0, 0.45),
+    "down": (0.0, -0.45),
 }
 PHONE = {"width": 390, "height": 844}
-LONG = 60_000  # milliseconds: the machine has other work
-ANA, BO = 0, 2  # of four drawn people, whom the small base of seed 2 tells apart
+LONG = 150_000  # milliseconds: the machine has other work
+ANA, BO = 6, 4  # of ten drawn people, whom the small base of seed 4 tells apart
 
 
 # --- what the page is made of
@@ -85,7 +85,7 @@ def test_nothing_in_the_page_runs_or_styles_from_the_markup() -> None:
 
 def portraits(person: int) -> dict[str, np.ndarray]:
     """A person in every pose, uint8 [200, 200, 3]."""
-    sitter = Sitter(list(draw_people(4, seed=3).values())[person], 200)
+    sitter = Sitter(list(draw_people(10, seed=3).values())[person], 200)
     shot = Shot.draw(np.random.default_rng(1))._replace(roll=0)
     return {
         pose: sitter.portrait(shot._replace(yaw=yaw, pitch=pitch), np.random.default_rng(2)).image
@@ -107,7 +107,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """``posing``: Ana takes the five poses, again and again. ``door``: Ana and Bo come and go in turn."""
     folder = tmp_path_factory.mktemp("films")
     ana, bo = (portraits(person) for person in (ANA, BO))
-    posing = [scene for portrait in ana.values() for scene in before_the_camera(portrait, 1.5)]
+    posing = [scene for portrait in ana.values() for scene in before_the_camera(portrait, 2)]
     door = [*before_the_camera(ana["front"], 3), *wall(1.5), *before_the_camera(bo["front"], 3), *wall(1.5)]
     return {
         "posing": write_video(folder / "posing.avi", posing),
@@ -118,7 +118,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_export(tmp_path_factory.mktemp("export") / "model", seed=2)
+    return write_export(tmp_path_factory.mktemp("export") / "model", seed=4)
 
 
 def jpeg(image: np.ndarray) -> bytes:
@@ -172,15 +172,15 @@ def serving(*arguments: Any, port: int = 0, host: str = "127.0.0.1") -> Iterator
         str(port),
         "--host",
         host,
-        "-q",
     ]
+    command += ["--min-face", "60", "-q"]  # so that a busy machine keeps up
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         url = process.stdout.readline().strip()
         assert url.startswith("http"), process.wait()
         yield Served(url, process)
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
 
@@ -352,6 +352,7 @@ def test_a_stranger_is_given_a_name_from_an_event_and_recognised(known, films, v
 def test_two_names_of_one_person_are_merged_and_the_threshold_is_chosen(known, films, visit) -> None:
     with serving(known, "--camera", films["ana"]) as served:
         page = visit(served.url)
+        expect(page.locator("#known")).to_contain_text("Ana")
         begin(page, "Ana")
         expect(page.locator("#new-note")).to_have_text(
             "Ana is known already, by 5 photos; yours are added to them."
@@ -518,6 +519,16 @@ def test_a_hidden_page_lets_its_streams_go(known, films, visit) -> None:
 
 # --- for thumbs, keyboards and screen readers
 
+SMALL = """() => [...document.querySelectorAll('button, select, nav a, .button, .choice')]
+    .filter((control) => control.checkVisibility())
+    .map((control) => [control.textContent, control.getBoundingClientRect()])
+    .filter(([, {width, height}]) => width < 43.5 || height < 43.5)
+    .map(([text]) => text)"""
+NAMELESS = """() => [...document.querySelectorAll('button, input:not([hidden]), select, a, img, dialog')]
+    .filter((control) => !control.labels?.length && !control.ariaLabel && !control.textContent.trim()
+      && !control.hasAttribute('alt') && !control.hasAttribute('aria-labelledby'))
+    .map((control) => control.outerHTML)"""
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])
@@ -535,11 +546,7 @@ def test_nothing_is_wider_than_the_window_nor_too_small_for_a_thumb(known, films
                 page.locator(opener).first.click()
                 expect(page.locator("dialog[open]")).to_be_visible()
             assert page.evaluate("document.documentElement.scrollWidth") <= width
-            small = page.evaluate("""() => [...document.querySelectorAll('button, select, nav a, .button, .choice')]
-                .filter((control) => control.checkVisibility())
-                .map((control) => [control.textContent, control.getBoundingClientRect()])
-                .filter(([, {width, height}]) => width < 44 || height < 43.5).map(([text]) => text)""")
-            assert small == []
+            assert page.evaluate(SMALL) == []
             page.keyboard.press("Escape")
 
 
@@ -548,11 +555,7 @@ def test_all_of_it_goes_by_keyboard_and_has_names(known, films, visit) -> None:
     with serving(known, "--camera", films["ana"]) as served:
         page = visit(served.url, {"width": 1280, "height": 900})
         expect(page.locator("#seen")).to_contain_text("Ana")
-        nameless = page.evaluate("""() => [...document.querySelectorAll('button, input, select, a, img, dialog')]
-            .filter((control) => !control.hidden && !(control.labels?.length || control.ariaLabel || control.title
-              || control.textContent.trim() || control.hasAttribute('alt') || control.hasAttribute('aria-labelledby')))
-            .map((control) => control.outerHTML)""")
-        assert [html for html in nameless if 'autocomplete="username"' not in html] == []
+        assert page.evaluate(NAMELESS) == []
         page.locator("#add").focus()
         page.keyboard.press("Enter")
         assert page.evaluate("document.activeElement.id") == "new-name"

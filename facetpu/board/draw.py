@@ -19,7 +19,10 @@ _ESCAPE = 27
 
 
 def draw_faces(
-    image: np.ndarray, faces: Sequence[KnownFace], labels: Sequence[str] | None = None
+    image: np.ndarray,
+    faces: Sequence[KnownFace],
+    labels: Sequence[str] | None = None,
+    unit: int | None = None,
 ) -> np.ndarray:
     """A copy of ``image`` (uint8 [H, W, 3]) with a box and a name on each face.
 
@@ -27,10 +30,11 @@ def draw_faces(
         image: the photo.
         faces: those on it.
         labels: what to write on each instead of its name and cosine.
+        unit: width of the lines in pixels, and a seventh of the letters' height; by the photo unless given.
     """
     canvas = Image.fromarray(image)
     pen = ImageDraw.Draw(canvas)
-    unit = max(2, round(min(canvas.size) / 250))
+    unit = unit or max(2, round(min(canvas.size) / 250))
     font = load_font(7 * unit)
     for face, label in zip(faces, labels or [str(face) for face in faces]):
         colour = KNOWN if face.name else STRANGER

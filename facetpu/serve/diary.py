@@ -7,6 +7,7 @@ leaves no row without its crop; a crop without a row is deleted when the diary i
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sqlite3
 import threading
@@ -17,6 +18,8 @@ from ..errors import FacetpuError, os_error
 from .answers import EventState
 from .crops import CropFolder
 from .refusals import Busy, Full, Unknown
+
+log = logging.getLogger(__name__)
 
 MOST_EVENTS = 20_000  # the oldest go before their time, so that a busy street does not fill the disk
 DATABASE = "events.db"
@@ -77,10 +80,11 @@ class Diary:
         os.close(os.open(str(path), os.O_RDWR | os.O_CREAT, 0o600))
         self._lock = threading.RLock()
         self._closed = False
-        self._base = sqlite3.connect(str(path), check_same_thread=False, isolation_level=None)
-        self._base.row_factory = sqlite3.Row
+        self._traces = False  # of what was deleted
         self.crops, self.portraits = CropFolder(folder / "crops"), CropFolder(folder / "portraits")
         try:
+            self._base = sqlite3.connect(str(path), check_same_thread=False, isolation_level=None)
+            self._base.row_factory = sqlite3.Row
             for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "secure_delete=ON"):
                 self._base.execute(f"PRAGMA {pragma}")
             self._base.executescript(_TABLES)
@@ -179,6 +183,8 @@ class Diary:
 
     def forget_before(self, kept_from: float) -> int:
         """Delete what was written down before this time of the house's clock, and what is too much."""
+        if self._traces:
+            self._leave_no_trace()
         too_many = f"id <= (SELECT max(id) FROM event) - {MOST_EVENTS}"
         return self._delete(f"kept_from < ? OR {too_many}", kept_from)
 
@@ -293,7 +299,10 @@ class Diary:
     def _rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
         with self._lock:
             self._check_open()
-            return self._base.execute(query, values).fetchall()
+            try:
+                return self._base.execute(query, values).fetchall()
+            except sqlite3.OperationalError as error:
+                raise Busy(f"{DATABASE}: cannot be read ({error})") from None
 
     def _check_open(self) -> None:
         if self._closed:
@@ -319,9 +328,17 @@ class Diary:
         return len(crops)
 
     def _leave_no_trace(self) -> None:
-        """Bring what was deleted into the database, so that neither it nor its log holds it any longer."""
+        """Bring what was deleted into the database, so that neither it nor its log holds it any longer.
+
+        On a full disk that has to wait: it is tried again with the next sweep.
+        """
         with self._lock:
-            self._base.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            try:
+                self._base.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                self._traces = False
+            except sqlite3.OperationalError as error:
+                self._traces = True
+                log.warning("%s holds what was deleted until there is space again (%s)", DATABASE, error)
 
     def _sweep(self) -> None:
         """Delete the pictures that no row names."""

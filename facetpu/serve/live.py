@@ -15,6 +15,7 @@ from .answers import Picture
 
 LARGEST = 1280  # pixels of the longer side of a live picture
 QUALITY = 80
+LETTERS = 130  # a seventh of the names' height is this share of the picture's: to be read on a phone
 
 
 class Live:
@@ -59,8 +60,10 @@ class Live:
 
 
 def _drawn(image: np.ndarray, faces: list[KnownFace]) -> bytes:
-    names = [face.name or "stranger" for face in faces]
-    return jpeg(draw_faces(image, faces, names) if faces else image, LARGEST, QUALITY)
+    if faces:
+        names = [face.name or "stranger" for face in faces]
+        image = draw_faces(image, faces, names, unit=max(2, round(min(image.shape[:2]) / LETTERS)))
+    return jpeg(image, LARGEST, QUALITY)
 
 
 def jpeg(image: np.ndarray, largest: int, quality: int) -> bytes:

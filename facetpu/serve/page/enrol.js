@@ -76,8 +76,8 @@ async function upload(name, photos) {
 function outcome(photo, refusal) {
   const image = make('img', {alt: '', src: URL.createObjectURL(photo)});
   image.onload = image.onerror = () => URL.revokeObjectURL(image.src);
-  const verdict = refusal ? make('small', {className: 'problem'}, `Not taken: it ${refusal}`) : make('small', {}, '✓ taken');
-  return make('li', {}, image, make('div', {className: 'about'}, named(photo.name), verdict));
+  const verdict = refusal ? [{className: 'problem'}, `Not taken: it ${refusal}`] : [{}, '✓ taken'];
+  return make('li', {}, image, make('div', {className: 'about'}, named(photo.name), make('small', ...verdict)));
 }
 
 function learnt({name, photos, added}) {
@@ -104,23 +104,23 @@ async function guide(enrolment) {
   guideDialog.showModal();
   stream(element('guide-picture'), enrolment.camera);
   showEnrolment(enrolment);
-  while (guided) {
+  while (guided && guided.pose !== null) {
     await pause(LOOK);
     if (guided) await follow(guided.id);
   }
+  if (guided) await finish();
 }
 
 async function follow(id) {
   try {
     const enrolment = await get('enrolments', id);
-    if (guided?.id !== id) return;
-    showEnrolment(enrolment);
-    if (enrolment.pose === null && enrolment.can_finish) await finish();
+    if (guided?.id === id) showEnrolment(enrolment);
   } catch (error) {
     if (error instanceof Gone) return tellRefusal(error.message);
     if (!(error instanceof Refusal)) throw error;
+    if (guided?.id !== id) return;
     leave();
-    say(`${error.message} Begin again.`, true);
+    say(error.message, true);
   }
 }
 
@@ -160,15 +160,19 @@ function leave() {
 function giveUp() {
   const {id} = guided;
   leave();
-  attempt(element('give-up'), () => erase('enrolments', id));
+  attempt(element('give-up'), () => erase('enrolments', id), () => {}); // one that is over already is no matter
 }
 
-element('take').onclick = ({currentTarget}) => attempt(
-  currentTarget, async () => showEnrolment(await post({}, 'enrolments', guided.id, 'take')), tellRefusal);
+element('take').onclick = ({currentTarget}) => attempt(currentTarget, async () => {
+  const enrolment = await post({}, 'enrolments', guided.id, 'take');
+  if (guided?.id === enrolment.id) showEnrolment(enrolment);
+}, tellRefusal);
 element('finish').onclick = finish;
 element('give-up').onclick = giveUp;
 guideDialog.oncancel = (event) => {
   event.preventDefault();
   giveUp();
 };
-addEventListener('pagehide', () => guided && ask('DELETE', url('enrolments', guided.id), undefined, {keepalive: true}));
+addEventListener('pagehide', () => {
+  if (guided) ask('DELETE', url('enrolments', guided.id), undefined, {keepalive: true}).catch(() => {});
+});

@@ -12,7 +12,7 @@ const NOBODY = 'nobody', NEW = 'new', PERSON = 'person '; // what is chosen in a
 const dialog = element('correction'), problem = (reason) => (element('correction-problem').textContent = reason);
 let wanted = PAGE, open = null; // the event that is being corrected
 
-const who = ({corrected, corrected_name: corrected_, name}) => (corrected ? corrected_ : name);
+const who = (event) => (event.corrected ? event.corrected_name : event.name);
 
 /** Show the newest events, as many as were asked for. */
 export async function showEvents() {
@@ -29,11 +29,9 @@ export async function showEvents() {
 
 /** The choice of whose events are shown; returns the name chosen, '' for everybody's. */
 function showWhose() {
-  const whose = element('whose'), chosen = whose.value, names = house.people.map(({name}) => name);
-  const option = (value, label) => make('option', {value}, label);
-  whose.replaceChildren(option('', 'everybody'), ...names.map((name) => option(name, name)));
-  whose.value = names.includes(chosen) ? chosen : '';
-  return whose.value;
+  const names = ['', ...house.people.map(({name}) => name)];
+  showRows(element('whose'), names, (name) => name, (name) => make('option', {value: name}, name || 'everybody'));
+  return element('whose').value;
 }
 
 function row(event) {
@@ -42,7 +40,8 @@ function row(event) {
   const began = moment(event.began);
   const when = event.present ? ['here since ', began] : [began, `, ${duration(event.ended - event.began)}`];
   const place = house.cameras.length > 1 ? ` · ${cameraName(event.camera)}` : '';
-  const likeness = event.present || event.corrected || event.cosine === null ? '' : ` · cosine ${event.cosine.toFixed(2)}`;
+  const judged = !event.present && !event.corrected && event.cosine !== null;
+  const likeness = judged ? ` · cosine ${event.cosine.toFixed(2)}` : '';
   const before = event.name === null ? 'a stranger' : named(event.name);
   const hand = event.corrected ? make('small', {}, 'put right by hand; was taken for ', before) : '';
   return make('li', {}, crop(event),
@@ -54,7 +53,7 @@ function row(event) {
 /** The picture of an event, which may still change while the face is present. */
 const crop = ({id, crop: there, present}) => there
   ? make('img', {src: `${url('events', id, 'crop.jpg')}?${present ? 'now' : 'last'}`, alt: '', loading: 'lazy'})
-  : make('span', {className: 'blank', 'aria-hidden': 'true'});
+  : make('span', {className: 'blank', 'data-initial': '?'});
 
 // --- putting right
 
@@ -65,10 +64,11 @@ function openCorrection(event) {
   if (event.crop) element('correction-crop').src = crop(event).src;
   element('correction-legend').replaceChildren(
     'This was taken for ', name === null ? 'a stranger' : named(name), '. It is:');
+  const option = (value, ...about) => choice('who', value, false, ...about);
   element('candidates').replaceChildren(
-    ...(name === null ? [] : [choice('who', NOBODY, false, make('span', {}, 'not ', named(name), ', and nobody you know'))]),
-    ...others.map((person) => choice('who', PERSON + person.name, false, portrait(person), named(person.name))),
-    choice('who', NEW, false, make('span', {}, 'somebody new')));
+    ...(name === null ? [] : [option(NOBODY, make('span', {}, 'not ', named(name), ', and nobody you know'))]),
+    ...others.map((person) => option(PERSON + person.name, portrait(person), named(person.name))),
+    option(NEW, make('span', {}, 'somebody new')));
   element('somebody-new').value = '';
   showNew();
   problem('');

@@ -13,6 +13,7 @@ const picture = element('picture');
 /** Show what the cameras see, from now on. */
 export function watch() {
   rest();
+  if (element('guide').open) return null; // it has a picture of its own
   stream(picture, chosen);
   running = setInterval(look, LOOK);
   return look();

@@ -21,7 +21,7 @@ export async function showPeople() {
 /** A person's picture, or their initial in its place. */
 export function portrait({name, photos, portrait: there}) {
   return there ? make('img', {src: `${url('people', name, 'portrait.jpg')}?${photos}`, alt: '', loading: 'lazy'})
-    : make('span', {className: 'blank', 'aria-hidden': 'true'}, [...name][0]);
+    : make('span', {className: 'blank', 'data-initial': [...name][0]});
 }
 
 const about = ({photos, last_seen: seen}) =>
