@@ -91,12 +91,12 @@ def train(
             trainer.restore()
             _describe(run, run, settings, data, asked)
         if settings.warm_start and trainer.done == 0:
-            trainer.start(Path(settings.warm_start))
+            trainer.learner.start(Path(settings.warm_start))
         speed = trainer.train()
         figures = trainer.validate()
     results = {
         "steps": trainer.done,
-        "loss": trainer.average_loss,
+        "loss": trainer.learner.average_loss,
         "validation_accuracy": figures.get("validation_accuracy"),
         "validation_auc": figures.get("validation_auc"),
         "best_step": trainer.best[1] if figures else None,
