@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from facetpu.config import read_config
+from facetpu.training.devices import open_crew
 from facetpu.training.feed import Feed
 from facetpu.training.learner import Learner
 from facetpu.training.records import read_records
@@ -24,7 +25,7 @@ def main() -> None:
     config, records = read_config(Path(sys.argv[1])), read_records(Path(sys.argv[2]))
     steps = int(sys.argv[3]) if len(sys.argv) > 3 else 20
     with tempfile.TemporaryDirectory() as run:
-        learner = Learner(config, records)
+        learner = Learner(config, records, open_crew(config))
         feed = Feed(learner, Path(run))
         learner.rate.assign(1e-4)
         batches = feed.batches()

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from facetpu.config import TrainConfig
+from facetpu.training.devices import open_crew
 from facetpu.training.learner import Learner
 from facetpu.training.records import Records
 
@@ -71,7 +72,7 @@ def facetpu_step(pixels: np.ndarray, labels: np.ndarray, run: Path) -> Step:
         }
     )
     nobody = Records(run, [str(k) for k in range(PEOPLE)], {"size": SIDE}, [], [], 0, 0)
-    learner = Learner(config, nobody)
+    learner = Learner(config, nobody, open_crew(config))
     learner.rate.assign(RATE)
     inputs = tf.constant(pixels), tf.constant(labels), tf.zeros([len(pixels), 0])
     return lambda: float(learner.update(*inputs))

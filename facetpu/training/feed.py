@@ -25,6 +25,7 @@ class Feed:
 
     def __init__(self, learner: Learner, run: Path) -> None:
         self.learner = learner
+        self.crew = learner.crew
         self.config = learner.config
         self.records = learner.records
         self.run = run
@@ -33,8 +34,11 @@ class Feed:
 
     def _read_targets(self) -> Targets | None:
         config = self.config
-        targets = read_targets(config.teacher, self.records) if config.teacher else None
-        if config.teacher and targets and targets.dim != config.network.embedding_dim:
+        if config.teacher is None:
+            return None
+        with self.crew.chief_first():  # the others find its embeddings beside the records, if they see them
+            targets = read_targets(config.teacher, self.records)
+        if targets.dim != config.network.embedding_dim:
             raise FacetpuError(
                 f"{config.teacher.model}: gives embeddings of {targets.dim} and network.embedding_dim "
                 f"is {config.network.embedding_dim}; make them equal"
@@ -58,7 +62,7 @@ class Feed:
         return batch.pixels, batch.labels, _targets_of(self.targets, batch)
 
     def _stretch(self, start: int, choose: Choose | None) -> Iterator[Batch]:
-        return iter(training_batches(self.records, self.config, start, choose))
+        return iter(training_batches(self.records, self.config, start, choose, self.crew.share))
 
     def _sampler(self) -> Choose | None:
         """The choice of photos that the config asks for, checked before anything is trained."""
@@ -69,7 +73,19 @@ class Feed:
         return sampler(labels, config.sampling, config.batch_size, config.seed)
 
     def _mined(self, begin: int) -> Choose:
-        """The batches of mined triplets from step ``begin`` on; a resumed training finds them on disk."""
+        """The batches of mined triplets from step ``begin`` on, which the chief mines."""
+        config = self.config
+        triplets = self.crew.tell_rows(self._mine(begin) if self.crew.chief else None, width=3)
+
+        def choose(step: int) -> np.ndarray:
+            count = config.batch_size // 3
+            places = np.arange((step - begin) * count, (step - begin + 1) * count) % len(triplets)
+            return np.asarray(triplets[places].reshape(-1))
+
+        return choose
+
+    def _mine(self, begin: int) -> np.ndarray:
+        """Triplets for the steps from ``begin`` on; a resumed training finds them on disk."""
         config, folder = self.config, self.run / "mined"
         path = folder / f"step-{begin}.npy"
         if not (path.is_file() and begin < self.learner.done):
@@ -81,14 +97,7 @@ class Feed:
             triplets = mine(embeddings, labels[rows], margin, unknown, [config.seed, begin, 4])
             np.save(path, rows[triplets])
             log.info("step %d: mined %d triplets among %d photos", begin, len(triplets), len(rows))
-        triplets = np.load(path)
-
-        def choose(step: int) -> np.ndarray:
-            count = config.batch_size // 3
-            places = np.arange((step - begin) * count, (step - begin + 1) * count) % len(triplets)
-            return np.asarray(triplets[places].reshape(-1))
-
-        return choose
+        return np.asarray(np.load(path))
 
 
 def _targets_of(targets: Targets | None, batch: Batch) -> Any:

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 
 from ..config import TrainConfig
-from ..losses import Objective, trains_head
+from ..losses import Objective, compares_photos, trains_head
 from ..nets.checkpoint import by_name
 from ..nets.classifier import Classifier
+from ..nets.replicas import gathered, replicas, summed
 from ..nets.scopes import check_scopes, in_scopes
 from ..nets.tensorflow import tf, v1
 from ..nets.warm_start import spread_batch_norm, warm_start
 from .averages import Averages
+from .devices import Crew
 from .records import Records, all_photos
 from .sampling import read_index
 from .teacher import cosine_loss
@@ -26,7 +28,8 @@ SPREAD_BATCHES = 8  # of training photos, over which the batch norm of a .tflite
 class Learner:
     """The classifier and all that is trained with it."""
 
-    def __init__(self, config: TrainConfig, records: Records) -> None:
+    def __init__(self, config: TrainConfig, records: Records, crew: Crew) -> None:
+        self.crew = crew
         self.config = config
         self.records = records
         self.steps = config.total_steps(records.photos)
@@ -79,6 +82,25 @@ class Learner:
             spread_batch_norm(network, variables, batches)
         self.averages.start()
 
+    def agree(self) -> None:
+        """Take over what the chief begins with, where this is another worker."""
+        self.crew.agree(list(self.variables.values()))
+
+    def advance(self, inputs: tuple[Any, Any, Any]) -> float:
+        """Train a step; returns the loss of the whole batch without the weight decay.
+
+        Raises:
+            FacetpuError: another worker is gone.
+        """
+        self.rate.assign(self.config.optimizer.learning_rate_at(self.done, self.steps))
+        with self.crew.together():
+            return float(self.update(*inputs))
+
+    def ends_here(self, stale: int) -> bool:
+        """Whether the chief, which has seen ``stale`` validations without a better one, has lost patience."""
+        patience = self.config.patience
+        return patience is not None and bool(self.crew.tell(np.array(stale)) >= patience)
+
     def embed(self, batches: Any) -> np.ndarray:
         """Unit embeddings, float32 [n, D], of batches of photos."""
         rows = np.concatenate([self.run_model(pixels)[0] for pixels, _ in batches])
@@ -98,40 +120,61 @@ class Learner:
 
     def _update(self, pixels: Any, labels: Any, targets: Any) -> Any:
         """One step of the optimiser; returns the loss without the weight decay."""
+        loss, gradients, learnt = self.model.shared(
+            lambda: self.crew.run(self._gradients, pixels, labels, targets)
+        )
+        self.average.assign(
+            tf.where(self.step == 0, loss, LOSS_MEMORY * self.average + (1 - LOSS_MEMORY) * loss)
+        )
+        if self.config.optimizer.clip_norm is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, self.config.optimizer.clip_norm)
+        self.optimizer.apply_gradients(zip(gradients, self.trained, strict=True), global_step=self.step)
+        self.objective.update(*learnt)
+        self.averages.update()
+        return loss
+
+    def _gradients(self, pixels: Any, labels: Any, targets: Any) -> tuple[Any, Any, Any]:
+        """Over all replicas: the loss without the weight decay, the gradients, what the centres move by."""
         with tf.GradientTape() as tape:
             output = self.model(pixels, True)
             loss = self._loss(output, labels, targets)
             decayed = [tf.nn.l2_loss(weight) for weight in self.trained if weight.name.endswith("/weights:0")]
-            total = loss + self.config.optimizer.weight_decay * tf.add_n(decayed)
-        self.average.assign(
-            tf.where(self.step == 0, loss, LOSS_MEMORY * self.average + (1 - LOSS_MEMORY) * loss)
-        )
-        gradients = tape.gradient(total, self.trained)
-        if self.config.optimizer.clip_norm is not None:
-            gradients, _ = tf.clip_by_global_norm(gradients, self.config.optimizer.clip_norm)
-        self.optimizer.apply_gradients(zip(gradients, self.trained, strict=True), global_step=self.step)
-        self.objective.update(output, labels)
-        self.averages.update()
-        return loss
+            # Each replica's share of the whole loss: they are added up.
+            total = loss + self.config.optimizer.weight_decay / replicas() * tf.add_n(decayed)
+        loss, *gradients = summed([loss, *tape.gradient(total, self.trained)])
+        everybody = _everybody(output, labels) if self.objective.centers is not None else (output, labels)
+        return loss, gradients, everybody
 
     def _loss(self, output: Any, labels: Any, targets: Any) -> Any:
+        """This replica's share of the loss."""
         settings, teacher = self.config.loss, self.config.teacher
-        done = tf.cast(self.step, tf.float32) / self.steps
         loss = 0.0
         if settings.weight:
-            if self.records.unlabelled:
-                loss = tf.cond(
-                    tf.reduce_any(labels >= 0),
-                    lambda: self.objective(*_labelled(output, labels), done),
-                    lambda: tf.constant(0.0),
-                )
-            else:
-                loss = self.objective(output, labels, done)
+            loss = self._labels_loss(output, labels)
             if settings.weight != 1:
                 loss *= settings.weight
         if teacher is not None:
-            loss += teacher.weight * cosine_loss(output.embedding, targets)
+            loss += teacher.weight / replicas() * cosine_loss(output.embedding, targets)
         return loss
+
+    def _labels_loss(self, output: Any, labels: Any) -> Any:
+        """A mean over photos is shared by their numbers; what compares photos takes those of all replicas."""
+        done = tf.cast(self.step, tf.float32) / self.steps
+        if compares_photos(self.config.loss.name):
+            output, labels = _everybody(output, labels)
+        share = 1 / replicas()
+        if self.records.unlabelled:
+            if not compares_photos(self.config.loss.name):
+                known = tf.reduce_sum(tf.cast(labels >= 0, tf.float32))
+                share = tf.math.divide_no_nan(known, summed(known))
+            loss = tf.cond(
+                tf.reduce_any(labels >= 0),
+                lambda: self.objective(*_labelled(output, labels), done),
+                lambda: tf.constant(0.0),
+            )
+        else:
+            loss = self.objective(output, labels, done)
+        return loss if replicas() == 1 else share * loss
 
     def _run_model(self, pixels: Any) -> Any:
         output = self.model(pixels, False)
@@ -143,6 +186,14 @@ class Learner:
             fixed = name == "Logits/scale" and self.config.loss.scale is not None
             return self.head_is_trained and not fixed
         return in_scopes(name, self.config.network.trainable_scopes)
+
+
+def _everybody(output: Any, labels: Any) -> tuple[Any, Any]:
+    """The embeddings, without their cosines, and the labels of the whole batch."""
+    if replicas() == 1:
+        return output, labels
+    embedding, labels = gathered(output.embedding), gathered(labels)
+    return output._replace(embedding=embedding, cosines=tf.zeros([tf.shape(labels)[0], 0])), labels
 
 
 def _labelled(output: Any, labels: Any) -> tuple[Any, Any]:

@@ -23,7 +23,8 @@ from ..errors import FacetpuError
 from ..labels import read_labels
 from ..nets.tensorflow import tf
 from ..people import check_folder
-from .augmentation import augment, draw
+from .augmentation import Draws, augment, draw
+from .cluster import WHOLE, Share
 from .sampling import Choose, read_index
 
 SHUFFLE_BLOCK = 8192  # encoded photos, about 20 KB each, that are shuffled together
@@ -150,7 +151,9 @@ class Batch(NamedTuple):
     flipped: Any
 
 
-def training_batches(records: Records, config: TrainConfig, start: int, choose: Choose | None = None) -> Any:
+def training_batches(
+    records: Records, config: TrainConfig, start: int, choose: Choose | None = None, share: Share = WHOLE
+) -> Any:
     """Augmented batches from step ``start`` on, without end.
 
     Args:
@@ -158,20 +161,24 @@ def training_batches(records: Records, config: TrainConfig, start: int, choose: 
         config: the batch's size, the augmentation and the seed.
         start: the first batch's step.
         choose: the rows of the photos of a step; each photo once an epoch unless given.
+        share: the part of every batch to give; its photos are what they are in the whole one.
 
     Returns:
         A tf.data.Dataset of :class:`Batch`.
     """
+    own = config.batch_size // share.count
 
     def changed(step: Any, batch: Any) -> Any:
         rows, pixels, labels = batch
-        draws = draw(tf.shape(pixels)[0], [config.seed, step])
+        draws = Draws(*(share.of(kind, axis=1) for kind in draw(config.batch_size, [config.seed, step])))
         pixels = augment(tf.cast(pixels, tf.float32), config.augmentation, draws)
         return Batch(pixels, labels, rows, draws.flipped(config.augmentation))
 
     photos = _in_epochs(records, config, start) if choose is None else _chosen(records, start, choose)
+    if share.count > 1:
+        photos = photos.batch(own).shard(share.count, share.index).unbatch()
     photos = photos.map(lambda row, example: (row, *_parse(example, records.image_size)), tf.data.AUTOTUNE)
-    batches = photos.batch(config.batch_size, drop_remainder=True).enumerate(start)
+    batches = photos.batch(own, drop_remainder=True).enumerate(start)
     return batches.map(changed, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 

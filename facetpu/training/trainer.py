@@ -16,6 +16,7 @@ from ..errors import FacetpuError
 from ..nets.checkpoint import BEST, PREFIX, check_checkpoint, latest_checkpoint, make_saver
 from ..nets.tensorflow import tf
 from ..progress import progress
+from .devices import Crew
 from .feed import Feed
 from .history import History
 from .learner import Learner
@@ -32,11 +33,11 @@ NAMED = 3  # photos of a bad batch that a message names
 class Trainer:
     """A learner, what it is fed with, and what is kept of it in the folder ``run``."""
 
-    def __init__(self, config: TrainConfig, records: Records, run: Path) -> None:
+    def __init__(self, config: TrainConfig, records: Records, run: Path, crew: Crew) -> None:
         self.config = config
         self.records = records
         self.run = run
-        self.learner = Learner(config, records)
+        self.learner = Learner(config, records, crew)
         self.feed = Feed(self.learner, run)
         self.saver = make_saver(self.learner.variables, config.keep_checkpoints)
         self.best_saver = make_saver(self.learner.variables, 1)
@@ -104,9 +105,8 @@ class Trainer:
         )
         for step in left:
             start = time.perf_counter()
-            self.learner.rate.assign(self.config.optimizer.learning_rate_at(step, self.learner.steps))
             batch = next(batches)
-            loss = float(self.learner.update(*self.feed.inputs(batch)))
+            loss = self.learner.advance(self.feed.inputs(batch))
             seconds.append(time.perf_counter() - start)
             self._check(loss, batch)
             if step % SUMMARY_EVERY == 0:
@@ -121,7 +121,7 @@ class Trainer:
                 self.save()
             if self.done % self.config.validate_every == 0 and self.done < self.learner.steps:
                 self.validate(before + sum(seconds))
-                if self.config.patience is not None and self.stale >= self.config.patience:
+                if self.learner.ends_here(self.stale):
                     log.info("step %d: no better for %d validations; ending", self.done, self.stale)
                     break
         return seconds[1:]

@@ -1,0 +1,154 @@
+"""What a training runs on: one device, all those of this machine, or several machines.
+
+Every worker, a process, holds all variables; its devices share them. Each device takes an equal share of
+the step's batch, in the batch's order, and the gradients are added up over all of them, so that a step
+does what one device would do with the whole batch, but for rounding. The chief, worker 0, alone reads and
+writes the run's folder, and what it decides it tells the others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..config import TrainConfig
+from ..errors import FacetpuError
+from ..nets.replicas import place_here, summed
+from ..nets.tensorflow import tf
+from .cluster import WHOLE, Share, read_cluster
+
+# What the death of a worker does to the sums that the others wait for.
+LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+    tf.errors.FailedPreconditionError,
+)
+
+
+class Crew:
+    """The devices that a strategy of ``tf.distribute`` trains on, and this worker's place among them."""
+
+    def __init__(self, strategy: Any, share: Share) -> None:
+        self.strategy = strategy
+        self.share = share
+
+    @property
+    def chief(self) -> bool:
+        """Whether this worker is the one that writes the run."""
+        return self.share.index == 0
+
+    @property
+    def count(self) -> int:
+        """Devices over all workers."""
+        return int(self.strategy.num_replicas_in_sync)
+
+    @property
+    def count_here(self) -> int:
+        """Devices of this worker."""
+        return self.count // self.share.count
+
+    def run(self, compute: Callable[..., Any], *rows: Any) -> Any:
+        """Call ``compute`` on every device with its part of this worker's ``rows``; in a ``tf.function``.
+
+        Returns:
+            What it gave on the first device here: it is to give the same on all.
+        """
+        if self.count == 1:
+            return compute(*rows)
+
+        def on_a_device() -> Any:
+            return compute(*(tf.split(part, self.count_here)[place_here()] for part in rows))
+
+        results = self.strategy.run(on_a_device)
+        return tf.nest.map_structure(lambda value: self.strategy.experimental_local_results(value)[0], results)
+
+    def tell(self, value: Any) -> Any:
+        """The chief's ``value`` in every worker; all call this at the same point.
+
+        Args:
+            value: numbers, or a list of such; of another worker than the chief only their shape and type
+                count.
+        """
+        if self.share.count == 1:
+            return value
+
+        def told() -> Any:
+            speaks = self.chief and place_here() == 0
+            return [summed(part if speaks else tf.zeros_like(part)) for part in parts]
+
+        parts = [tf.constant(part) for part in (value if isinstance(value, list) else [value])]
+        with self.together():
+            heard = [part.numpy() for part in tf.function(lambda: self.run(told))()]
+        return heard if isinstance(value, list) else heard[0]
+
+    def tell_rows(self, rows: np.ndarray | None, width: int) -> np.ndarray:
+        """The chief's ``rows``, int64 ``[n, width]``, in every worker; only the chief knows how many."""
+        own = np.zeros([0, width], np.int64) if rows is None else rows
+        count = int(self.tell(np.array(len(own))))
+        return np.asarray(self.tell(own if self.chief else np.zeros([count, width], np.int64)))
+
+    def agree(self, variables: Sequence[Any]) -> None:
+        """Give the ``variables`` of every worker the chief's values."""
+        values = self.tell([variable.read_value() for variable in variables])
+        if not self.chief:
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+
+    @contextlib.contextmanager
+    def chief_first(self) -> Iterator[None]:
+        """Where the chief goes through first, and the others when it is done."""
+        if not self.chief:
+            self.tell(np.array(0))
+        yield
+        if self.chief:
+            self.tell(np.array(0))
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Where workers wait for each other, say so when one is gone.
+
+        Raises:
+            FacetpuError: a worker died, or ended with an error of its own.
+        """
+        if self.share.count == 1:
+            yield
+            return
+        try:
+            yield
+        except LOST as error:
+            reason = str(error.message).splitlines()[0].split(" [[")[0].split("\n")[0]
+            raise FacetpuError(
+                f"worker {self.share.index} of {self.share.count}: another worker is gone ({reason}); "
+                "mend what it tells of, and start all of them again with --resume"
+            ) from None
+
+
+def open_crew(config: TrainConfig) -> Crew:
+    """The devices that ``config`` asks for, and which its batches are shared by.
+
+    Several workers wait here for each other. It has to come before TensorFlow computes anything.
+
+    Raises:
+        FacetpuError: the batch cannot be shared equally, or TF_CONFIG is unfit.
+    """
+    cluster = read_cluster(config.devices)
+    if cluster is not None:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        crew = Crew(strategy, Share(cluster.index, len(cluster.workers)))
+    elif config.devices.strategy == "mirrored":
+        kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+        names = [device.name for device in tf.config.list_logical_devices(kind)]
+        crew = Crew(tf.distribute.MirroredStrategy(names), WHOLE)
+    else:
+        crew = Crew(tf.distribute.get_strategy(), WHOLE)
+    if config.batch_size % crew.count:
+        raise FacetpuError(
+            f"batch_size is {config.batch_size} and is shared by {crew.count} devices; make it a multiple of that"
+        )
+    return crew
