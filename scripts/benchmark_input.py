@@ -27,18 +27,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as run:
         learner = Learner(config, records, open_crew(config))
         feed = Feed(learner, Path(run))
-        learner.rate.assign(1e-4)
         batches = feed.batches()
-        held = feed.inputs(next(batches))
+        held = next(batches)
 
         def rate(from_disk: bool) -> float:
             start = time.perf_counter()
             for _ in range(steps):
-                float(learner.update(*(feed.inputs(next(batches)) if from_disk else held)))
+                learner.advance(next(batches) if from_disk else held)
             return steps / (time.perf_counter() - start)
 
         for _ in range(WARM_UP):
-            learner.update(*held)
+            learner.advance(held)
         pairs = [(rate(True), rate(False)) for _ in range(TURNS)]
     shares = [disk / memory for disk, memory in pairs]
     disk, memory = (statistics.median(side) * config.batch_size for side in zip(*pairs, strict=True))

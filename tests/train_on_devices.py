@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from conftest import tiny
+
 from facetpu.config import TrainConfig
 from facetpu.errors import FacetpuError
 from facetpu.nets.tensorflow import tf
@@ -28,7 +29,9 @@ def main() -> None:
     for training in trainings:
         config = TrainConfig.model_validate(training["config"])
         try:
-            print(train(config, Path(training["records"]), Path(training["run"]), training.get("resume", False)))
+            print(
+                train(config, Path(training["records"]), Path(training["run"]), training.get("resume", False))
+            )
         except FacetpuError as error:
             sys.exit(f"Error: {error}")
 

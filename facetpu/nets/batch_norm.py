@@ -53,7 +53,7 @@ def batch_norm(
 
 
 def _normalise_together(inputs: Any, gamma: Any, beta: Any) -> tuple[Any, Any, Any]:
-    """What fused batch norm gives of the whole batch, of which each replica has an equal share in ``inputs``."""
+    """What fused batch norm gives of the whole batch; ``inputs`` are each replica's equal share of it."""
     own = tf.stack(tf.nn.moments(inputs, list(range(len(inputs.shape) - 1))))
     means, variances = tf.unstack(gathered(own[None]), axis=1)  # [replicas, C]
     mean = tf.reduce_mean(means, axis=0)

@@ -6,6 +6,8 @@ import json
 import os
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..config import Devices
 from ..errors import FacetpuError
 
@@ -19,11 +21,10 @@ class Share(NamedTuple):
     index: int = 0
     count: int = 1
 
-    def of(self, values: Any, axis: int = 0) -> Any:
-        """Its part of the tensor ``values``, whose size along ``axis`` is a multiple of ``count``."""
-        each = values.shape[axis] // self.count
-        before = (slice(None),) * axis
-        return values[(*before, slice(self.index * each, (self.index + 1) * each))]
+    def places(self, size: int, more: int = 0) -> np.ndarray:
+        """Which places it has of a batch of ``size``, a multiple of ``count``, and ``more`` before them."""
+        each = size // self.count
+        return np.arange(self.index * each - more, (self.index + 1) * each) % size
 
 
 WHOLE = Share()

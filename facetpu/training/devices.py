@@ -66,7 +66,9 @@ class Crew:
             return compute(*(tf.split(part, self.count_here)[place_here()] for part in rows))
 
         results = self.strategy.run(on_a_device)
-        return tf.nest.map_structure(lambda value: self.strategy.experimental_local_results(value)[0], results)
+        return tf.nest.map_structure(
+            lambda value: self.strategy.experimental_local_results(value)[0], results
+        )
 
     def tell(self, value: Any) -> Any:
         """The chief's ``value`` in every worker; all call this at the same point.
@@ -149,6 +151,7 @@ def open_crew(config: TrainConfig) -> Crew:
         crew = Crew(tf.distribute.get_strategy(), WHOLE)
     if config.batch_size % crew.count:
         raise FacetpuError(
-            f"batch_size is {config.batch_size} and is shared by {crew.count} devices; make it a multiple of that"
+            f"batch_size is {config.batch_size}, to be shared by {crew.count} devices; "
+            "make it a multiple of that"
         )
     return crew

@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..errors import FacetpuError
-from ..nets.tensorflow import tf
 from .learner import Learner
 from .mining import mine, mining_rows
 from .records import Batch, some_photos, training_batches
@@ -57,12 +55,9 @@ class Feed:
             for _ in range(begin + every - self.learner.done):
                 yield next(batches)
 
-    def inputs(self, batch: Batch) -> tuple[Any, Any, Any]:
-        """What a step takes of a batch: its photos, their labels, and what the teacher makes of them."""
-        return batch.pixels, batch.labels, _targets_of(self.targets, batch)
-
     def _stretch(self, start: int, choose: Choose | None) -> Iterator[Batch]:
-        return iter(training_batches(self.records, self.config, start, choose, self.crew.share))
+        teach = self.targets.of if self.targets else None
+        return iter(training_batches(self.records, self.config, start, choose, teach, self.crew.share))
 
     def _sampler(self) -> Choose | None:
         """The choice of photos that the config asks for, checked before anything is trained."""
@@ -98,9 +93,3 @@ class Feed:
             np.save(path, rows[triplets])
             log.info("step %d: mined %d triplets among %d photos", begin, len(triplets), len(rows))
         return np.asarray(np.load(path))
-
-
-def _targets_of(targets: Targets | None, batch: Batch) -> Any:
-    if targets is None:
-        return tf.zeros([len(batch.rows), 0])
-    return targets.of(batch.rows.numpy(), batch.flipped.numpy())

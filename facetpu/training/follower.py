@@ -30,7 +30,7 @@ class Follower:
         learner, share = self.learner, self.learner.crew.share
         batches = self.feed.batches()
         while learner.done < learner.steps:
-            loss = learner.advance(self.feed.inputs(next(batches)))
+            loss = learner.advance(next(batches))
             if not math.isfinite(loss):
                 raise FacetpuError(
                     f"worker {share.index} of {share.count}: the loss is {loss} at step {learner.done}; "

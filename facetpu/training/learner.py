@@ -17,7 +17,7 @@ from ..nets.tensorflow import tf, v1
 from ..nets.warm_start import spread_batch_norm, warm_start
 from .averages import Averages
 from .devices import Crew
-from .records import Records, all_photos
+from .records import Batch, Records, all_photos
 from .sampling import read_index
 from .teacher import cosine_loss
 
@@ -86,15 +86,18 @@ class Learner:
         """Take over what the chief begins with, where this is another worker."""
         self.crew.agree(list(self.variables.values()))
 
-    def advance(self, inputs: tuple[Any, Any, Any]) -> float:
-        """Train a step; returns the loss of the whole batch without the weight decay.
+    def advance(self, batch: Batch) -> float:
+        """Train a step on this worker's share of a batch.
+
+        Returns:
+            The loss of the whole batch, without the weight decay.
 
         Raises:
             FacetpuError: another worker is gone.
         """
         self.rate.assign(self.config.optimizer.learning_rate_at(self.done, self.steps))
         with self.crew.together():
-            return float(self.update(*inputs))
+            return float(self.update(batch.pixels, batch.labels, batch.targets))
 
     def ends_here(self, stale: int) -> bool:
         """Whether the chief, which has seen ``stale`` validations without a better one, has lost patience."""
@@ -163,7 +166,7 @@ class Learner:
         if compares_photos(self.config.loss.name):
             output, labels = _everybody(output, labels)
         share = 1 / replicas()
-        if self.records.unlabelled:
+        if self.records.unlabelled or self.config.augmentation.mix:
             if not compares_photos(self.config.loss.name):
                 known = tf.reduce_sum(tf.cast(labels >= 0, tf.float32))
                 share = tf.math.divide_no_nan(known, summed(known))

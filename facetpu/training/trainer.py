@@ -106,7 +106,7 @@ class Trainer:
         for step in left:
             start = time.perf_counter()
             batch = next(batches)
-            loss = self.learner.advance(self.feed.inputs(batch))
+            loss = self.learner.advance(batch)
             seconds.append(time.perf_counter() - start)
             self._check(loss, batch)
             if step % SUMMARY_EVERY == 0:
