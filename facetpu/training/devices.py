@@ -9,6 +9,8 @@ writes the run's folder, and what it decides it tells the others.
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,7 +20,9 @@ from ..config import TrainConfig
 from ..errors import FacetpuError
 from ..nets.replicas import place_here, summed
 from ..nets.tensorflow import tf
-from .cluster import WHOLE, Share, read_cluster
+from .cluster import Share, read_share
+
+log = logging.getLogger(__name__)
 
 # What the death of a worker does to the sums that the others wait for.
 LOST = (
@@ -41,7 +45,7 @@ class Crew:
     @property
     def chief(self) -> bool:
         """Whether this worker is the one that writes the run."""
-        return self.share.index == 0
+        return self.share.worker == 0
 
     @property
     def count(self) -> int:
@@ -51,7 +55,7 @@ class Crew:
     @property
     def count_here(self) -> int:
         """Devices of this worker."""
-        return self.count // self.share.count
+        return self.count // self.share.workers
 
     def run(self, compute: Callable[..., Any], *rows: Any) -> Any:
         """Call ``compute`` on every device with its part of this worker's ``rows``; in a ``tf.function``.
@@ -77,7 +81,7 @@ class Crew:
             value: numbers, or a list of such; of another worker than the chief only their shape and type
                 count.
         """
-        if self.share.count == 1:
+        if self.share.workers == 1:
             return value
 
         def told() -> Any:
@@ -118,7 +122,7 @@ class Crew:
         Raises:
             FacetpuError: a worker died, or ended with an error of its own.
         """
-        if self.share.count == 1:
+        if self.share.workers == 1:
             yield
             return
         try:
@@ -126,7 +130,7 @@ class Crew:
         except LOST as error:
             reason = str(error.message).splitlines()[0].split(" [[")[0].split("\n")[0]
             raise FacetpuError(
-                f"worker {self.share.index} of {self.share.count}: another worker is gone ({reason}); "
+                f"worker {self.share.worker} of {self.share.workers}: another worker is gone ({reason}); "
                 "mend what it tells of, and start all of them again with --resume"
             ) from None
 
@@ -139,19 +143,27 @@ def open_crew(config: TrainConfig) -> Crew:
     Raises:
         FacetpuError: the batch cannot be shared equally, or TF_CONFIG is unfit.
     """
-    cluster = read_cluster(config.devices)
-    if cluster is not None:
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
-        crew = Crew(strategy, Share(cluster.index, len(cluster.workers)))
-    elif config.devices.strategy == "mirrored":
-        kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
-        names = [device.name for device in tf.config.list_logical_devices(kind)]
-        crew = Crew(tf.distribute.MirroredStrategy(names), WHOLE)
-    else:
-        crew = Crew(tf.distribute.get_strategy(), WHOLE)
-    if config.batch_size % crew.count:
-        raise FacetpuError(
-            f"batch_size is {config.batch_size}, to be shared by {crew.count} devices; "
-            "make it a multiple of that"
-        )
+    share = read_share(config.devices)
+    _check_shared(config.batch_size, share.workers, "workers")
+    crew = Crew(_strategy(config.devices.strategy), share)
+    _check_shared(config.batch_size, crew.count, "devices")
+    if crew.count > 1:
+        log.info("training on %d devices, %d of them here", crew.count, crew.count_here)
     return crew
+
+
+@functools.cache  # a second one in a process would take the first's sums for its own
+def _strategy(name: str) -> Any:
+    if name == "multi_worker":
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    if name == "mirrored":
+        kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+        return tf.distribute.MirroredStrategy([one.name for one in tf.config.list_logical_devices(kind)])
+    return tf.distribute.get_strategy()
+
+
+def _check_shared(batch_size: int, count: int, what: str) -> None:
+    if batch_size % count:
+        raise FacetpuError(
+            f"batch_size is {batch_size}, to be shared by {count} {what}; make it a multiple of {count}"
+        )

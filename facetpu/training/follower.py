@@ -33,7 +33,7 @@ class Follower:
             loss = learner.advance(next(batches))
             if not math.isfinite(loss):
                 raise FacetpuError(
-                    f"worker {share.index} of {share.count}: the loss is {loss} at step {learner.done}; "
+                    f"worker {share.worker} of {share.workers}: the loss is {loss} at step {learner.done}; "
                     "see what worker 0 says of it"
                 )
             validated = learner.done % self.config.validate_every == 0 and learner.done < learner.steps

@@ -179,7 +179,7 @@ def training_batches(
         A tf.data.Dataset of :class:`Batch`.
     """
     # A picture may be crossed with the one before it, which the worker before has.
-    more = 1 if config.augmentation.mix and share.count > 1 else 0
+    more = 1 if config.augmentation.mix and share.workers > 1 else 0
     places = share.places(config.batch_size, more)
 
     def changed(step: Any, batch: Any) -> Any:
@@ -197,7 +197,7 @@ def training_batches(
         return batch._replace(targets=tf.ensure_shape(targets, [len(places) - more, None]))
 
     photos = _in_epochs(records, config, start) if choose is None else _chosen(records, start, choose)
-    if share.count > 1:
+    if share.workers > 1:
         photos = photos.batch(config.batch_size, drop_remainder=True)
         photos = photos.map(lambda *whole: tuple(tf.gather(values, places) for values in whole)).unbatch()
     photos = photos.map(lambda row, example: (row, *_parse(example, records.image_size)), tf.data.AUTOTUNE)
