@@ -121,6 +121,17 @@ def check_new(out: Path, overwrite: bool = False) -> None:
         raise FacetpuError(f"{out}: exists; choose another name, or pass --overwrite to replace it")
 
 
+def check_shared(*folders: Path) -> None:
+    """Refuse folders that are there for who started the work and not for who does it, as on another machine.
+
+    Raises:
+        FacetpuError: one is not.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise FacetpuError(f"{folder}: is not there; put it on a disk that all machines share")
+
+
 def _check_parent(out: Path) -> None:
     if not out.parent.is_dir():
         raise FacetpuError(f"{out.parent}: no such folder; create it first")

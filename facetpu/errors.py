@@ -17,6 +17,7 @@ EXTRA_OF_MODULE = {
     "mtcnn": "train",
     "onnx": "onnx",
     "pydantic": "train",
+    "ray": "ray",
     "sklearn": "evaluate",
     "tensorboard": "train",
     "tensorflow": "train",

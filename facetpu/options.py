@@ -79,6 +79,23 @@ def overwrite(command: Command) -> Command:
     return click.option("--overwrite", is_flag=True, help="Replace what facetpu wrote there before.")(command)
 
 
+def on_engine(command: Command) -> Command:
+    """Add ``--engine`` and ``--address``: where the work is done."""
+    address = click.option(
+        "--address",
+        metavar="auto|HOST:PORT|ray://HOST:PORT",
+        help="Of the Ray cluster; the one this machine belongs to unless given.",
+    )
+    engine = click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="Where to work: on this machine, or on a Ray cluster.",
+    )
+    return engine(address(command))
+
+
 def as_document(result: Any, indent: int | None = 2) -> str:
     """A NamedTuple, nested ones included, as one JSON document."""
     return json.dumps(_plain(result), indent=indent, ensure_ascii=False, allow_nan=False)

@@ -41,6 +41,7 @@ FLOORS = [
     {"alignment", "trial"},
     {"quality"},
     {"contact_sheet", "image", "page", "runtime", "config", "people", "options"},
+    {"engines"},
     {"labels", "lettering", "progress", "workers"},
     {"artefacts"},
     {"errors"},

@@ -12,6 +12,8 @@ import contextlib
 import logging
 import os
 import shutil
+import tempfile
+import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,8 +23,10 @@ from ..alignment.crop_tables import cells, write_tables
 from ..alignment.journal import Entry, Journal, remove_journal
 from ..alignment.review import REVIEW, write_review
 from ..alignment.shards import GATHERED, Shard, gather
-from ..artefacts import digest, finished, new_folder, write_manifest
+from ..artefacts import check_shared, digest, finished, new_folder, write_manifest
 from ..board import ssd
+from ..engines import Engine
+from ..engines.local import Processes
 from ..errors import FacetpuError
 from ..image import Face, UnreadableImage, align_face, one_thread, read_image, write_crop
 from ..labels import check_distinct, check_name
@@ -30,7 +34,6 @@ from ..mtcnn.detector import Detector, main_face
 from ..mtcnn.weights import write_networks
 from ..progress import progress
 from ..runtime import find_runtime
-from ..workers import each
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +43,6 @@ SUFFIXES = {"png": ".png", "jpeg": ".jpg"}
 
 # In the partial folder, and gone when it is complete.
 _JOURNAL = ".journal"
-_NETWORKS = ".networks"
 _INCOMING = ".incoming"
 
 _MANY = 1000  # more faces than a photo has
@@ -112,6 +114,7 @@ def align(
     shard: Shard | None = None,
     detector: Path | None = None,
     review: bool = False,
+    engine: Engine | None = None,
 ) -> Alignment:
     """Find the faces in ``photos`` and write aligned crops to ``crops``.
 
@@ -128,6 +131,7 @@ def align(
         shard: do this part only, in a folder beside ``crops``; a call without it takes the parts over.
         detector: an SSD model to find faces with, see ``facetpu.board.ssd``; else MTCNN does.
         review: write ``review.html`` too, a page of crops, misses and doubtful faces.
+        engine: what does the work; ``workers`` processes of this machine unless given.
 
     Raises:
         FacetpuError: a folder or a name is unfit, or the detector cannot run.
@@ -138,17 +142,17 @@ def align(
         _check(photos, out, listing.folders())
         settings, inputs = config._asdict(), {"photos": listing.digest()}
         if detector:
-            if config.drop_levels:
-                raise FacetpuError("--drop-levels is for MTCNN's pyramid; leave it out with --detector")
-            ssd.find_tensors(detector)
+            _check_detector(detector, config, engine)
             inputs["detector"] = digest(detector)
-        job = _Job(photos, out, config, detector)
+            if engine is None and ssd.needs_edgetpu(detector):
+                workers = workers or 1  # An Edge TPU serves one process.
+        job = _Job(photos, out, config, detector, {})
         manifest = finished(out, STAGE, settings, _of_shard(inputs, shard))
         if manifest:
             log.info("%s: already made from these photos with these settings", out)
             counts = manifest["counts"]
         else:
-            counts = _make(job, listing, workers, overwrite, inputs, shard)
+            counts = _make(job, listing, engine or Processes(workers), overwrite, inputs, shard)
     if review:
         write_review(photos, out)
         log.info("%s: what to look at", out / REVIEW)
@@ -158,7 +162,7 @@ def align(
 def _make(
     job: _Job,
     listing: Journal,
-    workers: int | None,
+    engine: Engine,
     overwrite: bool,
     inputs: dict[str, str],
     shard: Shard | None,
@@ -179,10 +183,10 @@ def _make(
                 gather(out, partial, journal, lambda made, of: _is_made(made, settings, inputs, of))
             if known := journal.count(done=True):
                 log.info("%s: %d photos were done before", out, known)
-            _align_what_is_left(journal, job, workers)
+            _align_what_is_left(journal, job, engine)
             counts = _write_results(journal, job, _of_shard(inputs, shard))
         remove_journal(partial / _JOURNAL)
-        for folder in (_NETWORKS, _INCOMING, GATHERED):
+        for folder in (_INCOMING, GATHERED):
             shutil.rmtree(partial / folder, ignore_errors=True)
         if hasattr(os, "sync"):
             os.sync()  # The crops were not synced one by one; a power cut must not empty them now.
@@ -207,6 +211,16 @@ def _check(photos: Path, out: Path, people: Iterable[str]) -> None:
         raise FacetpuError(f"{out}: lies in {photos}; choose a place outside of it")
 
 
+def _check_detector(detector: Path, config: AlignConfig, engine: Engine | None) -> None:
+    if config.drop_levels:
+        raise FacetpuError("--drop-levels is for MTCNN's pyramid; leave it out with --detector")
+    ssd.find_tensors(detector)
+    if engine is not None and ssd.needs_edgetpu(detector):
+        raise FacetpuError(
+            f"{detector}: is for this machine's Edge TPU; give --engine ray the uncompiled one"
+        )
+
+
 def _forget_lost_crops(journal: Journal, job: _Job) -> None:
     """Have the photos done again whose crops a power cut took from the disk."""
     for photo, stem, record in journal.done():
@@ -219,19 +233,17 @@ def _holds_data(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
 
 
-def _align_what_is_left(journal: Journal, job: _Job, workers: int | None) -> None:
+def _align_what_is_left(journal: Journal, job: _Job, engine: Engine) -> None:
     done = journal.count(done=True)
     total = journal.count()
     if done == total:
         return
-    for folder in (_NETWORKS, _INCOMING):
-        shutil.rmtree(job.out / folder, ignore_errors=True)
-        (job.out / folder).mkdir()
-    write_networks(job.out / _NETWORKS)
-    if job.detector and ssd.needs_edgetpu(job.detector):
-        workers = workers or 1  # An Edge TPU serves one process.
-    answers = each(_align_photo, journal.left(), workers, _start_worker, (job,), _crashed(job))
-    for photo, record in progress(answers, STAGE, total, done=done):
+    shutil.rmtree(job.out / _INCOMING, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as folder:
+        write_networks(Path(folder))
+        job = job._replace(networks={file.name: file.read_bytes() for file in Path(folder).iterdir()})
+    answers = engine.each(_align_photo, journal.left(), _start_worker, (job,), _crashed(job))
+    for photo, record in progress(answers, STAGE, total, done=done, note=engine.status):
         journal.note(photo, record)
 
 
@@ -264,23 +276,38 @@ def _write_results(journal: Journal, job: _Job, inputs: dict[str, str]) -> dict[
 
 
 class _Job(NamedTuple):
-    """What every worker knows: from where, to where, and how."""
+    """What every worker knows: from where, to where, and how; the networks as files by name."""
 
     photos: Path
     out: Path
     config: AlignConfig
     detector: Path | None
+    networks: dict[str, bytes]
 
 
 _job: _Job  # in a worker
 _detector: Detector
+_incoming: Path
+_networks: tempfile.TemporaryDirectory[str]  # as long as the detector, which opens them when it needs them
 
 
 def _start_worker(job: _Job) -> None:
-    global _job, _detector
+    """Load the detector once.
+
+    Raises:
+        FacetpuError: the folders cannot be seen from where this runs.
+    """
+    global _job, _detector, _incoming, _networks
     one_thread()
     _job, config = job, job.config
-    networks = job.out / _NETWORKS
+    check_shared(job.photos, job.out)
+    _networks = tempfile.TemporaryDirectory()
+    networks = Path(_networks.name)
+    for name, data in job.networks.items():
+        (networks / name).write_bytes(data)
+    # Of a name of its own: workers of several machines may have one number.
+    _incoming = job.out / _INCOMING / f"{uuid.uuid4().hex}{SUFFIXES[config.format]}"
+    _incoming.parent.mkdir(exist_ok=True)
     if job.detector:
         _detector = ssd.Detector(job.detector, networks, config.min_face)
     else:
@@ -307,10 +334,9 @@ def _align_photo(entry: Entry) -> tuple[str, dict[str, Any]]:
         others = [face for face in found if face is not faces[0]]
     template, size, margin = _job.config.template, _job.config.size, _job.config.margin
     for face, crop in zip(faces, _job.config.crops_of(entry.stem, len(faces)), strict=True):
-        incoming = _job.out / _INCOMING / f"{os.getpid()}{SUFFIXES[_job.config.format]}"
-        write_crop(incoming, align_face(image, face, template, size, margin))
+        write_crop(_incoming, align_face(image, face, template, size, margin))
         (_job.out / crop).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(incoming, _job.out / crop)
+        os.replace(_incoming, _job.out / crop)
     return entry.photo, {"seen": len(found), "faces": [cells(image, face, others) for face in faces]}
 
 
