@@ -24,6 +24,7 @@ EXTRA_OF_MODULE = {
     "tf_keras": "train",
     "tf_slim": "train",
     "tqdm": "train",
+    "upath": "cloud",
     "yaml": "train",
 }
 

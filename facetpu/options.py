@@ -14,9 +14,25 @@ from typing import Any, Callable, Iterator, NoReturn, TypeVar
 import click
 
 from .errors import FacetpuError, missing_module, os_error
+from .storage import place
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+
+class _Place(click.ParamType):
+    """A folder of this machine, or the URL of one."""
+
+    name = "place"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A ``Path``, or what :func:`facetpu.storage.place` makes of a URL."""
+        try:
+            return place(value)
+        except FacetpuError as error:
+            self.fail(str(error), param, ctx)
+
+
+PLACE = _Place()
 FOLDER = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path)
 

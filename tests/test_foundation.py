@@ -44,13 +44,14 @@ FLOORS = [
     {"engines"},
     {"labels", "lettering", "progress", "workers"},
     {"artefacts"},
+    {"storage"},
     {"errors"},
     {"__init__"},
 ]
 ON_THE_BOARD = {
     *("cli", "options", "errors", "artefacts", "labels", "people", "progress", "runtime", "image", "quality"),
     *("contact_sheet", "lettering", "page", "metrics", "mtcnn", "tflite", "edgetpu", "board", "doctor"),
-    "trial",
+    *("trial", "storage"),
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..options import FILE, FOLDER, common, on_engine, overwrite
+from ..options import FILE, FOLDER, PLACE, common, on_engine, overwrite
 
 SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 
@@ -22,7 +22,7 @@ def _numbers(ctx: click.Context, option: click.Parameter, text: str | None) -> t
 
 @click.command()
 @click.argument("model", type=FILE)
-@click.argument("crops", type=FOLDER)
+@click.argument("crops", type=PLACE)
 @click.option(
     "--pairs",
     type=FILE,
@@ -81,7 +81,7 @@ def evaluate(
 
 @click.command()
 @click.argument("model", type=FILE)
-@click.argument("crops", type=FOLDER)
+@click.argument("crops", type=PLACE)
 @click.argument("out", type=FILE)
 @click.option("--flip", is_flag=True, help="Average each crop's embedding with its mirror image's.")
 @on_engine

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..errors import FacetpuError
-from ..options import FILE, FOLDER, common, on_engine, overwrite
+from ..options import FILE, FOLDER, PLACE, common, on_engine, overwrite
 
 
 def _shard(_: click.Context, __: click.Parameter, text: str | None) -> Any:
@@ -24,8 +24,8 @@ def _shard(_: click.Context, __: click.Parameter, text: str | None) -> Any:
 
 
 @click.command()
-@click.argument("photos", type=FOLDER)
-@click.argument("crops", type=FOLDER)
+@click.argument("photos", type=PLACE)
+@click.argument("crops", type=PLACE)
 @click.option(
     "--size", default=112, show_default=True, type=click.IntRange(16, 1024), help="Side of a crop in pixels."
 )
@@ -122,8 +122,8 @@ def align(
 
 
 @click.command()
-@click.argument("crops", type=FOLDER)
-@click.argument("records", type=FOLDER)
+@click.argument("crops", type=PLACE)
+@click.argument("records", type=PLACE)
 @click.option(
     "--shards",
     default=8,

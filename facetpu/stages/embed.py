@@ -46,7 +46,7 @@ def embed(
         FacetpuError: the model is none or broken, or a crop has another size or cannot be read.
     """
     source = find_source(model)
-    files = [crop.relative_to(crops) for crop in photos_under(crops)]
+    files = [Path(crop.relative_to(crops).as_posix()) for crop in photos_under(crops)]
     check_new(out, overwrite)
     rows = embed_crops(source, crops, files, flip, engine)
     write_embeddings(out, Embeddings([file.as_posix() for file in files], rows), overwrite)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import tempfile
 import uuid
 from itertools import chain, islice, repeat
 from pathlib import Path
@@ -15,11 +16,12 @@ from ..artefacts import check_new, check_shared, digest, finished, new_folder, r
 from ..engines import Engine
 from ..engines.local import ThisProcess
 from ..errors import FacetpuError
-from ..image import read_image
+from ..image import decode_image, read_image
 from ..labels import write_labels
 from ..nets.tensorflow import tf
 from ..people import people_under, photos_under
 from ..progress import progress
+from ..storage import as_path, is_remote, upload
 from ..training.records import make_example, shard_name, shuffled, spread, write_shard
 
 log = logging.getLogger(__name__)
@@ -94,7 +96,7 @@ def pack(
     Raises:
         FacetpuError: there are not two people, a crop is unreadable or not square, or sizes differ.
     """
-    crops, records = Path(crops), Path(records)
+    crops, records = as_path(crops), as_path(records)
     people = people_under(crops)
     _tell_empty(crops, people)
     aside = _held_out(people, held_out, seed)
@@ -203,6 +205,11 @@ def _start_worker(folder: Path, size: _Size) -> None:
 
 def _write_shard(shard: _Shard) -> int:
     """Write ``shard``, whole or not at all; how many crops it holds."""
+    if is_remote(_folder):
+        with tempfile.TemporaryDirectory() as folder:
+            write_shard(Path(folder) / shard.name, map(_example, shard.crops))
+            upload(Path(folder) / shard.name, _folder / shard.name)
+        return len(shard.crops)
     incoming = _folder / f".{shard.name}.{uuid.uuid4().hex}"
     try:
         write_shard(incoming, map(_example, shard.crops))
@@ -221,7 +228,8 @@ def _crashed(shard: _Shard, reason: str) -> NoReturn:
 
 def _example(crop: _Crop) -> bytes:
     """``crop`` as a serialised example: an RGB PNG, its own bytes if they are one, else written anew."""
-    pixels = read_image(crop.path)
+    data = crop.path.read_bytes()
+    pixels = decode_image(data, crop.path)
     height, width = pixels.shape[:2]
     if height != width:
         raise FacetpuError(f"{crop.path}: is {width}x{height} px and not square; align the photos first")
@@ -230,7 +238,6 @@ def _example(crop: _Crop) -> bytes:
             f"{crop.path}: is {width} px a side and {_size.first} {_size.side}; "
             "align all photos again with one --size"
         )
-    data = crop.path.read_bytes()
     encoded = data if _is_plain_png(data) else bytes(tf.io.encode_png(pixels).numpy())
     return make_example(encoded, _size.side, crop.label, crop.person, crop.name)
 
@@ -263,6 +270,8 @@ def _held_out(people: dict[str, list[Path]], share: float, seed: int) -> dict[st
 
 
 def _tell_empty(crops: Path, people: dict[str, list[Path]]) -> None:
+    if is_remote(crops):  # A bucket has no empty folders.
+        return
     names = {folder.name for folder in crops.iterdir() if folder.is_dir() and folder.name[0] != "."}
     empty = sorted(names - people.keys())
     if empty:
