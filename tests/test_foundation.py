@@ -41,15 +41,17 @@ FLOORS = [
     {"alignment", "trial"},
     {"quality"},
     {"contact_sheet", "image", "page", "runtime", "config", "people", "options"},
+    {"engines"},
     {"labels", "lettering", "progress", "workers"},
     {"artefacts"},
+    {"storage"},
     {"errors"},
     {"__init__"},
 ]
 ON_THE_BOARD = {
     *("cli", "options", "errors", "artefacts", "labels", "people", "progress", "runtime", "image", "quality"),
     *("contact_sheet", "lettering", "page", "metrics", "mtcnn", "tflite", "edgetpu", "board", "doctor"),
-    "trial",
+    *("trial", "storage"),
 }
 
 
