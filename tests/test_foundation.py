@@ -28,7 +28,7 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"demo"},
-    {"export", "doctor"},
+    {"export", "doctor", "ray_training"},
     {"stages", "portraits", "web"},
     {"quantization"},
     {"training"},

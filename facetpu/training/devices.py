@@ -35,6 +35,10 @@ LOST = (
 )
 
 
+class WorkerLost(FacetpuError):
+    """Another worker died, or ended with an error that it tells itself."""
+
+
 class Crew:
     """The devices that a strategy of ``tf.distribute`` trains on, and this worker's place among them."""
 
@@ -120,7 +124,7 @@ class Crew:
         """Where workers wait for each other, say so when one is gone.
 
         Raises:
-            FacetpuError: a worker died, or ended with an error of its own.
+            WorkerLost: a worker died, or ended with an error of its own.
         """
         if self.share.workers == 1:
             yield
@@ -129,7 +133,7 @@ class Crew:
             yield
         except LOST as error:
             reason = str(error.message).splitlines()[0].split(" [[")[0].split("\n")[0]
-            raise FacetpuError(
+            raise WorkerLost(
                 f"worker {self.share.worker} of {self.share.workers}: another worker is gone ({reason}); "
                 "mend what it tells of, and start all of them again with --resume"
             ) from None
