@@ -16,9 +16,8 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
-from ray.train import RunConfig, ScalingConfig, get_context
+from ray.train import RunConfig, ScalingConfig, TrainingFailedError, get_context
 from ray.train.tensorflow import TensorflowTrainer
-from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.util.queue import Queue
 
 from .config import TrainConfig, read_config
@@ -124,7 +123,7 @@ class _Line(logging.Handler):
 @contextlib.contextmanager
 def _heard() -> Iterator[tuple[Queue, list[tuple[Any, ...]]]]:
     """A queue whose texts are logged here as they come, and what else comes out of it, by the block's end."""
-    line, told = Queue(), list[tuple[Any, ...]]()
+    line, told = Queue(actor_options={"num_cpus": 0}), list[tuple[Any, ...]]()
 
     def listen() -> None:
         with contextlib.suppress(RayError):  # the cluster is gone, which the block tells of
