@@ -1,4 +1,4 @@
-"""Train in a process of its own, as each worker of several is: JSON of the trainings, how many CPUs.
+"""Train in a process of its own, as each worker of several is: JSON of the trainings, how many CPUs, steps a figure.
 
 TensorFlow settles what devices it has, and which workers it belongs to, once in a process.
 """
@@ -17,7 +17,7 @@ from facetpu.nets.tensorflow import tf
 
 
 def main() -> None:
-    trainings, cpus = json.loads(sys.argv[1]), int(sys.argv[2])
+    trainings, cpus, every = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * cpus)
     network = tiny.__wrapped__()
@@ -25,7 +25,7 @@ def main() -> None:
     from facetpu.stages.train import train
     from facetpu.training import trainer
 
-    trainer.SUMMARY_EVERY = 1
+    trainer.SUMMARY_EVERY = every
     for training in trainings:
         config = TrainConfig.model_validate(training["config"])
         try:

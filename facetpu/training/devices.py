@@ -20,7 +20,7 @@ from ..config import TrainConfig
 from ..errors import FacetpuError
 from ..nets.replicas import place_here, summed
 from ..nets.tensorflow import tf
-from .cluster import Share, read_share
+from .cluster import VARIABLE, Share, read_share
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Crew:
 
         parts = [tf.constant(part) for part in (value if isinstance(value, list) else [value])]
         with self.together():
-            heard = [part.numpy() for part in tf.function(lambda: self.run(told))()]
+            heard = [part.numpy() for part in tf.function(lambda: self.run(told), autograph=False)()]
         return heard if isinstance(value, list) else heard[0]
 
     def tell_rows(self, rows: np.ndarray | None, width: int) -> np.ndarray:
@@ -132,9 +132,9 @@ class Crew:
         try:
             yield
         except LOST as error:
-            reason = str(error.message).splitlines()[0].split(" [[")[0].split("\n")[0]
             raise WorkerLost(
-                f"worker {self.share.worker} of {self.share.workers}: another worker is gone ({reason}); "
+                f"worker {self.share.worker} of {self.share.workers}: another worker is gone "
+                f"({_first_line(error)}); "
                 "mend what it tells of, and start all of them again with --resume"
             ) from None
 
@@ -159,11 +159,21 @@ def open_crew(config: TrainConfig) -> Crew:
 @functools.cache  # a second one in a process would take the first's sums for its own
 def _strategy(name: str) -> Any:
     if name == "multi_worker":
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        try:
+            return tf.distribute.MultiWorkerMirroredStrategy()
+        except tf.errors.OpError as error:
+            raise FacetpuError(
+                f"{VARIABLE}: the workers do not find together: {_first_line(error)}; check the addresses, "
+                "and that nothing else has this worker's port"
+            ) from None
     if name == "mirrored":
         kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
         return tf.distribute.MirroredStrategy([one.name for one in tf.config.list_logical_devices(kind)])
     return tf.distribute.get_strategy()
+
+
+def _first_line(error: tf.errors.OpError) -> str:
+    return str(error.message).splitlines()[0]
 
 
 def _check_shared(batch_size: int, count: int, what: str) -> None:

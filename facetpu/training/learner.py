@@ -43,7 +43,9 @@ class Learner:
         self.average = tf.Variable(0.0, trainable=False, name="average_loss")
         side = network.image_size
         photos = [tf.TensorSpec([None, side, side, 3]), tf.TensorSpec([None], tf.int64)]
-        tf.function(lambda pixels, labels: self.model(pixels, True), photos).get_concrete_function()
+        tf.function(
+            lambda pixels: self.model(pixels, True), photos[:1], autograph=False
+        ).get_concrete_function()
         self.trained = [weight for weight in self.model.trainable_variables if self._is_trained(weight)]
         check_scopes(by_name(self.model.trainable_variables), network.trainable_scopes)
         if config.loss.scale is not None:
@@ -51,9 +53,9 @@ class Learner:
         self.averages = Averages(self.trained, config.optimizer.average)
         self.optimizer = _optimizer(config, lambda: self.rate)
         dim = config.network.embedding_dim if config.teacher else 0  # a teacher's is the same
-        self.update = tf.function(self._update, [*photos, tf.TensorSpec([None, dim])])
+        self.update = tf.function(self._update, [*photos, tf.TensorSpec([None, dim])], autograph=False)
         self.update.get_concrete_function()
-        self.run_model = tf.function(self._run_model, photos[:1])
+        self.run_model = tf.function(self._run_model, photos[:1], autograph=False)
 
     @property
     def variables(self) -> dict[str, Any]:
