@@ -172,7 +172,7 @@ def test_a_worker_that_dies_ends_the_others_and_resume_goes_on_to_the_same_bits(
     _, errors = left.communicate(timeout=300)
     assert left.returncode == 1
     (line,) = [text for text in errors.splitlines() if text.startswith("Error: ")]
-    assert line.startswith(f"Error: worker {1 - dying} of 2: another worker is gone (")
+    assert line.startswith(f"Error: worker {1 - dying} of 2: another worker is gone")
     assert line.endswith("; mend what it tells of, and start all of them again with --resume")
     finish(start_workers([{**killed, "resume": True}]))
     finish(start_workers([whole]))
