@@ -36,6 +36,7 @@ from facetpu.storage import place  # noqa: E402
 pytestmark = pytest.mark.slow
 
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 << 20}
+ATTEMPTS = 6
 ROOT = Path(__file__).parents[1]
 # The nodes must find this very facetpu, and the tasks of these tests.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
@@ -44,14 +45,17 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 def add_node(cluster: Cluster, **more: Any) -> None:
     """Start a node; Ray gives one 30 seconds, which a busy machine may not have."""
-    for attempt in range(4):
+    for attempt in range(ATTEMPTS):
+        known = {*cluster.worker_nodes, cluster.head_node}
         try:
             cluster.add_node(**NODE, **more)
-            cluster.wait_for_nodes()
         except Exception:
-            if attempt == 3:
+            for node in {*cluster.worker_nodes, cluster.head_node} - known:
+                cluster.remove_node(node, allow_graceful=False)
+            if attempt == ATTEMPTS - 1:
                 raise
         else:
+            cluster.wait_for_nodes(timeout=120)
             return
 
 
