@@ -256,7 +256,8 @@ class _Team:
         if isinstance(answer, Greeting):
             self._welcome(hand, answer)
             return
-        self._deaths = 0
+        if answer.results:
+            self._deaths = 0
         for item, result in zip(batch, answer.results, strict=False):
             yield _Blamed(item, result.reason) if isinstance(result, Crash) else result
         done = len(answer.results)
