@@ -102,7 +102,7 @@ def embed(
 
 @click.command()
 @click.argument("model", type=FILE)
-@click.argument("crops", type=PLACE)
+@click.argument("crops", type=FOLDER)
 @click.argument("test", type=FOLDER, required=False)
 @click.option(
     "--classifier",
