@@ -3,11 +3,10 @@
     scripts/benchmark_ray.py --photos lfw [--count 500] [--rounds 4]
 
 A cluster of two nodes of one core each is started on this machine. Then the engines take turns at
-``facetpu align`` of the same photos: two local processes and two nodes for so many rounds, and in every second
-one also one process and one node. The watch starts with the hundredth result, so that neither's start
-counts. Seconds are of
-the clock, and of CPU of all processes below this one, Ray's own servers included, as a machine that does
-other things too has its say on the first.
+``facetpu align`` of the same photos: two local processes and two nodes, and in every second round one
+process and one node too. The watch starts with the hundredth result, so that neither's start counts.
+Seconds are of the clock, and of CPU of all processes below this one, Ray's own servers included: a machine
+that does other things too has its say on the first.
 """
 
 from __future__ import annotations
