@@ -133,6 +133,20 @@ class Augmentation(_Section):
     )  # of the side, the largest rectangle of its mean colour on it
 
 
+class Devices(_Section):
+    """What is trained on. ``devices: mirrored`` stands for ``devices: {strategy: mirrored}``."""
+
+    # one. mirrored: all GPUs of this machine. multi_worker: the machines that TF_CONFIG names.
+    strategy: Literal["one", "mirrored", "multi_worker"] = "one"
+    workers: int | None = Field(default=None, ge=1)  # of multi_worker: as many as there are, unless given
+
+    @model_validator(mode="after")
+    def _has_workers(self) -> Devices:
+        if self.workers is not None and self.strategy != "multi_worker":
+            raise ValueError(f"{self.strategy} has no workers; leave it out, or set strategy to multi_worker")
+        return self
+
+
 class TrainConfig(_Section):
     """All that a training depends on, beside its records."""
 
@@ -143,7 +157,8 @@ class TrainConfig(_Section):
     optimizer: Optimizer = Optimizer()
     sampling: Sampling = Sampling()
     augmentation: Augmentation = Augmentation()
-    batch_size: int = Field(default=64, ge=1)
+    devices: Devices = Devices()
+    batch_size: int = Field(default=64, ge=1)  # photos a step, over all devices
     epochs: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -157,6 +172,11 @@ class TrainConfig(_Section):
     @classmethod
     def _by_name(cls, loss: Any) -> Any:
         return {"name": loss} if isinstance(loss, str) else loss
+
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _by_strategy(cls, devices: Any) -> Any:
+        return {"strategy": devices} if isinstance(devices, str) else devices
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainConfig:

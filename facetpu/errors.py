@@ -19,14 +19,14 @@ EXTRA_OF_MODULE = {
     "onnx": "onnx",
     "paho": "mqtt",
     "pydantic": "train",
+    "ray": "ray",
     "sklearn": "evaluate",
     "tensorboard": "train",
     "tensorflow": "train",
     "tf_keras": "train",
     "tf_slim": "train",
     "tqdm": "train",
-    "uvicorn": "serve",
-    "yaml": "train",
+ba    "yaml": "train",
 }
 
 

@@ -9,6 +9,7 @@ Left and right are as seen in the image. Coordinates are (x, y) in pixels, x to 
 from __future__ import annotations
 
 import functools
+import io
 import math
 import warnings
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from .errors import FacetpuError
+from .storage import is_remote
 
 try:
     import cv2
@@ -75,7 +77,10 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         UnreadableImage: the file is missing, empty, no image, cut off, damaged, or has more pixels than
             Pillow's guard against decompression bombs lets through (89 million).
+        OSError: it is in a bucket that does not give it.
     """
+    if is_remote(path):
+        return decode_image(io.BytesIO(path.read_bytes()), path)
     path = Path(path)
     try:
         if not path.is_file():
