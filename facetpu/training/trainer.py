@@ -34,7 +34,8 @@ log = logging.getLogger(__name__)
 
 SUMMARY_EVERY = 20  # steps between two points of a TensorBoard curve
 LOSS_MEMORY = 0.9  # share of the old average loss kept at each step
-SPREAD_BATCHES = 8  # of training photos, over which the batch norm of a .tflite is spread
+# Of training photos, over which the batch norm of a .tflite is spread and the first ranges are measured.
+SPREAD_BATCHES = 8
 NAMED = 3  # photos of a bad batch that a message names
 
 
@@ -75,7 +76,9 @@ class Trainer:
         self.average = tf.Variable(0.0, trainable=False, name="average_loss")
         side = network.image_size
         photos = [tf.TensorSpec([None, side, side, 3]), tf.TensorSpec([None], tf.int64)]
-        tf.function(lambda pixels, labels: self.model(pixels, True), photos).get_concrete_function()
+        # Of a network that is trained for integers, it moves nothing but the ranges of its activations.
+        self.measure = tf.function(lambda pixels, labels: self.model(pixels, True), photos)
+        self.measure.get_concrete_function()
         self.trained = [weight for weight in self.model.trainable_variables if self._is_trained(weight)]
         check_scopes(by_name(self.model.trainable_variables), network.trainable_scopes)
         if config.loss.scale is not None:
@@ -108,10 +111,12 @@ class Trainer:
         variables = by_name(self.model.variables)
         network = self.config.network
         warm_start(path, network, variables)
-        if path.suffix == ".tflite":
-            photos = all_photos(self.records, self.records.train, self.config.batch_size)
-            batches = [pixels.numpy() for pixels, _ in photos.take(SPREAD_BATCHES)]
-            spread_batch_norm(network, variables, batches)
+        photos = all_photos(self.records, self.records.train, self.config.batch_size).take(SPREAD_BATCHES)
+        if network.quantization_aware:
+            for batch in photos:
+                self.measure(*batch)
+        elif path.suffix == ".tflite":
+            spread_batch_norm(network, variables, [pixels.numpy() for pixels, _ in photos])
         self.averages.start()
 
     def restore(self) -> None:
