@@ -4,6 +4,9 @@ A file is written beside its place and renamed into it. A folder is built as ``.
 beside its place and renamed when it is complete, so that a reader never sees half of one; a killed
 run leaves the partial folder, which the next run with the same settings goes on from. An empty
 ``.NAME.lock`` stands beside it as long as a run is writing.
+
+Buckets rename nothing. A folder in one is built in its place, with ``.facetpu-run.json`` in it until it is
+complete, and is read by none of ours before.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from typing import Any, Iterator
 
 from . import __version__
 from .errors import FacetpuError
+from .storage import as_path, is_remote, listed, named_errors, remove
 
 MANIFEST = "manifest.json"
 _RUN = ".facetpu-run.json"
@@ -57,6 +61,9 @@ def new_file(path: Path, overwrite: bool = False, mode: int = 0o644) -> Iterator
 
 def write_bytes(path: Path, data: bytes, overwrite: bool = False, mode: int = 0o644) -> None:
     """Write ``data`` to ``path`` atomically."""
+    if is_remote(path):
+        path.write_bytes(data)
+        return
     with new_file(path, overwrite, mode) as temporary:
         temporary.write_bytes(data)
 
@@ -82,6 +89,10 @@ def new_folder(
     Raises:
         FacetpuError: ``out`` exists, its parent does not, or another run is building it.
     """
+    if is_remote(out):
+        with _new_remote_folder(out, overwrite, resume_key):
+            yield out
+        return
     out = Path(out)
     _check_parent(out)
     partial = out.with_name(f".{out.name}.partial")
@@ -102,12 +113,27 @@ def new_folder(
         _swap(partial, out)
 
 
+@contextlib.contextmanager
+def _new_remote_folder(out: Path, overwrite: bool, resume_key: dict[str, Any] | None) -> Iterator[None]:
+    """``new_folder`` in a bucket: what a failed run wrote there is kept, and gone on from if it fits."""
+    check_new(out, overwrite)
+    with named_errors(out):
+        if resume_key is None or _read_json(out / _RUN) != _plain(resume_key):
+            remove(out)
+            write_text(out / _RUN, _dump(resume_key))
+        yield
+        (out / _RUN).unlink()
+
+
 def check_new(out: Path, overwrite: bool = False) -> None:
     """Refuse a place that cannot be written to, before any work is done.
 
     Raises:
         FacetpuError: ``out`` exists and may not be replaced, or the folder it is to stand in is missing.
     """
+    if is_remote(out):
+        _check_new_remote(out, overwrite)
+        return
     out = Path(out)
     _check_parent(out)
     if not os.path.lexists(str(out)):
@@ -119,6 +145,31 @@ def check_new(out: Path, overwrite: bool = False) -> None:
             raise FacetpuError(f"{out}: holds files that facetpu did not write; choose another folder")
     if not overwrite:
         raise FacetpuError(f"{out}: exists; choose another name, or pass --overwrite to replace it")
+
+
+def _check_new_remote(out: Path, overwrite: bool) -> None:
+    with named_errors(out):
+        if (out / _RUN).exists():
+            return
+        if (out / MANIFEST).exists():
+            if not overwrite:
+                raise FacetpuError(f"{out}: exists; choose another name, or pass --overwrite to replace it")
+        elif out.exists():
+            raise FacetpuError(f"{out}: holds files that facetpu did not write; choose another folder")
+
+
+def check_shared(*folders: Path) -> None:
+    """Refuse folders that are there for who started the work and not for who does it, as on another machine.
+
+    Raises:
+        FacetpuError: one is not.
+    """
+    for folder in folders:
+        with named_errors(folder):
+            if not folder.is_dir():
+                raise FacetpuError(
+                    f"{folder}: is not there; put it on a disk that all machines share, or in a bucket"
+                )
 
 
 def _check_parent(out: Path) -> None:
@@ -137,16 +188,19 @@ def write_manifest(
     """
     manifest = {"stage": stage, "version": __version__, "config": config, "inputs": inputs}
     manifest.update(results)
-    write_text(Path(folder) / MANIFEST, _dump(manifest), overwrite=True)
+    write_text(as_path(folder) / MANIFEST, _dump(manifest), overwrite=True)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of ``folder``, or an empty dict where it has none.
 
     Raises:
-        FacetpuError: the manifest is damaged.
+        FacetpuError: the manifest is damaged, or the folder is not complete yet.
     """
-    path = Path(folder) / MANIFEST
+    folder = as_path(folder)
+    if is_remote(folder) and (folder / _RUN).exists():
+        raise FacetpuError(f"{folder}: is not complete; run the command that makes it again")
+    path = folder / MANIFEST
     if not path.is_file():
         return {}
     manifest = _read_json(path)
@@ -157,9 +211,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def finished(out: Path, stage: str, config: dict[str, Any], inputs: dict[str, str]) -> dict[str, Any] | None:
     """The manifest of ``out`` if this stage already made it from the same inputs and settings, else None."""
-    if not Path(out).is_dir():
-        return None
-    manifest = read_manifest(out)
+    out = as_path(out)
+    with named_errors(out):
+        if not out.is_dir() or (is_remote(out) and (out / _RUN).exists()):
+            return None
+        manifest = read_manifest(out)
     asked = {"stage": stage, "version": __version__, "config": _plain(config), "inputs": _plain(inputs)}
     return manifest if all(manifest.get(key) == value for key, value in asked.items()) else None
 
@@ -171,9 +227,12 @@ def digest(path: Path, times: bool = False) -> str:
         path: the file or folder.
         times: count a folder's modification times too, for files that facetpu did not write.
     """
-    path = Path(path)
+    path = as_path(path)
     sha = hashlib.sha256()
-    if path.is_dir():
+    if is_remote(path):
+        for name, size, time in sorted(listed(path)):
+            sha.update(json.dumps([name, size] + ([time] if times else [])).encode("utf-8") + b"\n")
+    elif path.is_dir():
         for file in files_under(path):
             stat = file.stat()
             row = [file.relative_to(path).as_posix(), stat.st_size] + ([stat.st_mtime_ns] if times else [])
@@ -187,6 +246,9 @@ def digest(path: Path, times: bool = False) -> str:
 
 def files_under(root: Path) -> Iterator[Path]:
     """Every file below ``root`` in sorted order, hidden files and folders left out."""
+    if is_remote(root):
+        yield from (root / name for name, _, _ in sorted(listed(root)))
+        return
     for folder, folders, files in os.walk(str(root), followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
@@ -205,7 +267,7 @@ def _dump(value: Any) -> str:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(as_path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 

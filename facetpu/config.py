@@ -111,6 +111,8 @@ class Teacher(_Section):
     std: tuple[float, float, float] = (127.5, 127.5, 127.5)
     # The people's embeddings have a mean of their own, which tells nobody apart.
     centered: bool = True
+    # Asked about every picture as it is augmented, instead of once about each photo and its mirror image.
+    live: bool = False
 
 
 class Augmentation(_Section):
@@ -123,12 +125,28 @@ class Augmentation(_Section):
     brightness: float = Field(default=0.1, ge=0, le=1)  # of the range 0..255, both ways
     contrast: float = Field(default=0.2, ge=0, lt=1)
     saturation: float = Field(default=0.2, ge=0, le=1)
+    # Share of pictures that are crossed with another person's to a face of nobody, for a live teacher.
+    mix: float = Field(default=0.0, ge=0, le=1)
     # These change every other picture.
     blur: float = Field(default=0.0, ge=0, le=3)  # pixels, the largest deviation of the Gaussian
     jpeg: int = Field(default=100, ge=5, le=100)  # the lowest quality; 100 leaves it as it is
     occlusion: float = Field(
         default=0.0, ge=0, lt=1
     )  # of the side, the largest rectangle of its mean colour on it
+
+
+class Devices(_Section):
+    """What is trained on. ``devices: mirrored`` stands for ``devices: {strategy: mirrored}``."""
+
+    # one. mirrored: all GPUs of this machine. multi_worker: the machines that TF_CONFIG names.
+    strategy: Literal["one", "mirrored", "multi_worker"] = "one"
+    workers: int | None = Field(default=None, ge=1)  # of multi_worker: as many as there are, unless given
+
+    @model_validator(mode="after")
+    def _has_workers(self) -> Devices:
+        if self.workers is not None and self.strategy != "multi_worker":
+            raise ValueError(f"{self.strategy} has no workers; leave it out, or set strategy to multi_worker")
+        return self
 
 
 class TrainConfig(_Section):
@@ -141,7 +159,8 @@ class TrainConfig(_Section):
     optimizer: Optimizer = Optimizer()
     sampling: Sampling = Sampling()
     augmentation: Augmentation = Augmentation()
-    batch_size: int = Field(default=64, ge=1)
+    devices: Devices = Devices()
+    batch_size: int = Field(default=64, ge=1)  # photos a step, over all devices
     epochs: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -155,6 +174,11 @@ class TrainConfig(_Section):
     @classmethod
     def _by_name(cls, loss: Any) -> Any:
         return {"name": loss} if isinstance(loss, str) else loss
+
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _by_strategy(cls, devices: Any) -> Any:
+        return {"strategy": devices} if isinstance(devices, str) else devices
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainConfig:
@@ -176,6 +200,12 @@ class TrainConfig(_Section):
             raise ValueError(
                 "network.quantization_aware trains a trained network on: set warm_start to its run"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_knows(self) -> TrainConfig:
+        if self.augmentation.mix and not (self.teacher and self.teacher.live):
+            raise ValueError("augmentation.mix makes faces of nobody: set teacher.live to learn from them")
         return self
 
     @model_validator(mode="after")

@@ -17,12 +17,14 @@ EXTRA_OF_MODULE = {
     "mtcnn": "train",
     "onnx": "onnx",
     "pydantic": "train",
+    "ray": "ray",
     "sklearn": "evaluate",
     "tensorboard": "train",
     "tensorflow": "train",
     "tf_keras": "train",
     "tf_slim": "train",
     "tqdm": "train",
+    "upath": "cloud",
     "yaml": "train",
 }
 

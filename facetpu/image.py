@@ -9,15 +9,17 @@ Left and right are as seen in the image. Coordinates are (x, y) in pixels, x to 
 from __future__ import annotations
 
 import functools
+import io
 import math
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from .errors import FacetpuError
+from .storage import is_remote
 
 try:
     import cv2
@@ -75,17 +77,34 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         UnreadableImage: the file is missing, empty, no image, cut off, damaged, or has more pixels than
             Pillow's guard against decompression bombs lets through (89 million).
+        OSError: it is in a bucket that does not give it.
     """
+    if is_remote(path):
+        return decode_image(path.read_bytes(), path)
     path = Path(path)
     try:
         if not path.is_file():
             raise UnreadableImage(path, "no such file" if not path.exists() else "is no file")
-        if path.stat().st_size == 0:
+        with open(str(path), "rb") as file:
+            return _decoded(file, path)
+    except OSError as error:
+        raise UnreadableImage(path, f"cannot be read: {(error.strerror or str(error)).lower()}") from None
+
+
+def decode_image(data: bytes, path: Path) -> np.ndarray:
+    """The photo that the bytes ``data`` of the file ``path`` are, see :func:`read_image`."""
+    return _decoded(io.BytesIO(data), path)
+
+
+def _decoded(file: BinaryIO, path: Path) -> np.ndarray:
+    try:
+        if not file.read(1):
             raise UnreadableImage(path, "is empty")
+        file.seek(0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(str(path), formats=FORMATS) as image:
+            with Image.open(file, formats=FORMATS) as image:
                 image.load()
                 return _upright(_pixels(image, path), _orientation(image))
     except (UnreadableImage, MemoryError):

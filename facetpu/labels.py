@@ -9,6 +9,7 @@ from typing import Iterable
 
 from .artefacts import write_text
 from .errors import FacetpuError
+from .storage import as_path
 
 
 def check_name(name: str, where: str) -> str:
@@ -51,7 +52,7 @@ def check_distinct(names: Iterable[str], where: str) -> None:
 def write_labels(path: Path, names: Iterable[str], overwrite: bool = False) -> None:
     """Write one ``id  name`` line a class, in pycoral's form."""
     lines = [f"{index}  {name}\n" for index, name in enumerate(names)]
-    write_text(Path(path), "".join(lines), overwrite)
+    write_text(as_path(path), "".join(lines), overwrite)
 
 
 def read_labels(path: Path) -> list[str]:

@@ -138,6 +138,11 @@ def trains_head(name: str) -> bool:
     return name in ("softmax", "cosface", "arcface")
 
 
+def compares_photos(name: str) -> bool:
+    """Whether the loss called ``name`` is of the batch's photos among each other, not a mean over each."""
+    return not trains_head(name)
+
+
 def find_loss(name: str) -> Function:
     """The loss called ``name``.
 

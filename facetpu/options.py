@@ -14,9 +14,25 @@ from typing import Any, Callable, Iterator, NoReturn, TypeVar
 import click
 
 from .errors import FacetpuError, missing_module, os_error
+from .storage import place
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+
+class _Place(click.ParamType):
+    """A folder of this machine, or the URL of one."""
+
+    name = "place"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A ``Path``, or what :func:`facetpu.storage.place` makes of a URL."""
+        try:
+            return place(value)
+        except FacetpuError as error:
+            self.fail(str(error), param, ctx)
+
+
+PLACE = _Place()
 FOLDER = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path)
 
@@ -77,6 +93,23 @@ def _errors_as_one_line(as_json: bool) -> Iterator[None]:
 def overwrite(command: Command) -> Command:
     """Add ``--overwrite``."""
     return click.option("--overwrite", is_flag=True, help="Replace what facetpu wrote there before.")(command)
+
+
+def on_engine(command: Command) -> Command:
+    """Add ``--engine`` and ``--address``: where the work is done."""
+    address = click.option(
+        "--address",
+        metavar="auto|HOST:PORT|ray://HOST:PORT",
+        help="Of the Ray cluster; the one this machine belongs to unless given.",
+    )
+    engine = click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="Where to work: on this machine, or on a Ray cluster.",
+    )
+    return engine(address(command))
 
 
 def as_document(result: Any, indent: int | None = 2) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from .artefacts import files_under
 from .errors import FacetpuError
 from .labels import check_distinct, check_name
+from .storage import as_path, named_errors
 
 PHOTO_SUFFIXES = frozenset(
     [
@@ -33,7 +34,7 @@ def photos_under(root: Path) -> list[Path]:
     Raises:
         FacetpuError: ``root`` is no folder or holds no photo.
     """
-    root = Path(root)
+    root = as_path(root)
     check_folder(root)
     photos = [file for file in files_under(root) if file.suffix.lower() in PHOTO_SUFFIXES]
     if not photos:
@@ -47,7 +48,7 @@ def people_under(root: Path) -> dict[str, list[Path]]:
     Raises:
         FacetpuError: ``root`` is no folder, has no sub-folder with a photo, or a name is unfit or double.
     """
-    root = Path(root)
+    root = as_path(root)
     people: dict[str, list[Path]] = {}
     for photo in photos_under(root):
         parts = photo.relative_to(root).parts
@@ -65,7 +66,10 @@ def check_folder(root: Path) -> None:
     Raises:
         FacetpuError: ``root`` does not exist or is a file.
     """
-    if not Path(root).exists():
+    root = as_path(root)
+    with named_errors(root):
+        there, is_folder = root.exists(), root.is_dir()
+    if not there:
         raise FacetpuError(f"{root}: no such folder")
-    if not Path(root).is_dir():
+    if not is_folder:
         raise FacetpuError(f"{root}: is a file, and a folder is needed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from typing import Iterable, Iterator, TypeVar
+from typing import Callable, Iterable, Iterator, TypeVar
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -14,7 +14,12 @@ LINE_SECONDS = 15.0  # between two lines in a log
 
 
 def progress(
-    items: Iterable[Item], label: str, total: int | None = None, unit: str = "photo", done: int = 0
+    items: Iterable[Item],
+    label: str,
+    total: int | None = None,
+    unit: str = "photo",
+    done: int = 0,
+    note: Callable[[], str] | None = None,
 ) -> Iterator[Item]:
     """Yield ``items``, showing how far they are.
 
@@ -25,6 +30,7 @@ def progress(
             has a length.
         unit: what one of them is.
         done: how many an earlier run finished.
+        note: what else to tell at the moment, if anything.
     """
     if total is None and hasattr(items, "__len__"):
         total = done + len(items)  # type: ignore[arg-type]
@@ -34,12 +40,23 @@ def progress(
         except ImportError:  # the board's install has no tqdm
             pass
         else:
-            yield from tqdm(items, desc=label, total=total, unit=" " + unit, initial=done, smoothing=0.1)
+            with tqdm(desc=label, total=total, unit=" " + unit, initial=done, smoothing=0.1) as bar:
+                for item in items:
+                    yield item
+                    if bar.update() and note:
+                        bar.set_postfix_str(note(), refresh=False)
             return
-    yield from _lines(items, label, total, unit, done)
+    yield from _lines(items, label, total, unit, done, note)
 
 
-def _lines(items: Iterable[Item], label: str, total: int | None, unit: str, done: int) -> Iterator[Item]:
+def _lines(
+    items: Iterable[Item],
+    label: str,
+    total: int | None,
+    unit: str,
+    done: int,
+    note: Callable[[], str] | None,
+) -> Iterator[Item]:
     start = last = time.monotonic()
     count = done
     for item in items:
@@ -50,7 +67,8 @@ def _lines(items: Iterable[Item], label: str, total: int | None, unit: str, done
             last = now
             rate = (count - done) / (now - start)
             left = f"/{total}, {_clock((total - count) / rate)} left" if total and rate else ""
-            log.info("%s: %d%s, %.1f %s/s", label, count, left, rate, unit)
+            more = note() if note else ""
+            log.info("%s: %d%s, %.1f %s/s%s", label, count, left, rate, unit, more and f"; {more}")
 
 
 def _clock(seconds: float) -> str:

@@ -33,6 +33,8 @@ GRACE = 10.0  # seconds that a process has to end when there is no more to do
 _OUT_OF_MEMORY = 77  # exit code of a process whose task raised MemoryError
 _READY, _DONE, _FAILED = range(3)
 
+_is_worker = False
+
 
 def each(
     task: Callable[[Item], Result],
@@ -78,10 +80,18 @@ def each(
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """The cores that this process may use; one in a worker."""
+    if _is_worker:
+        return 1
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def become_worker() -> None:
+    """Have this process be one of those that there are one a core of."""
+    global _is_worker
+    _is_worker = True
 
 
 class _Team:
@@ -231,6 +241,7 @@ def _serve(
     pipe: Any, task: Callable[..., Any], start: Callable[..., None], arguments: tuple[Any, ...]
 ) -> None:
     """A process's life: answer item after item until the pipe is closed."""
+    become_worker()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # Nobody waits for the answer.
@@ -246,11 +257,11 @@ def _serve(
         except MemoryError:
             os._exit(_OUT_OF_MEMORY)
         except Exception as error:
-            pipe.send((_FAILED, (_portable(error), traceback.format_exc())))
+            pipe.send((_FAILED, (portable(error), traceback.format_exc())))
 
 
-def _portable(error: Exception) -> Exception:
-    """``error``, or what tells of it, if a pipe cannot carry it."""
+def portable(error: Exception) -> Exception:
+    """``error``, or what tells of it, if it cannot be carried to another process."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # Whatever its class does when it is built anew.

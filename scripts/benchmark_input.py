@@ -12,8 +12,10 @@ import time
 from pathlib import Path
 
 from facetpu.config import read_config
+from facetpu.training.devices import open_crew
+from facetpu.training.feed import Feed
+from facetpu.training.learner import Learner
 from facetpu.training.records import read_records
-from facetpu.training.trainer import Trainer
 
 WARM_UP = 5
 TURNS = 6
@@ -23,19 +25,19 @@ def main() -> None:
     config, records = read_config(Path(sys.argv[1])), read_records(Path(sys.argv[2]))
     steps = int(sys.argv[3]) if len(sys.argv) > 3 else 20
     with tempfile.TemporaryDirectory() as run:
-        trainer = Trainer(config, records, Path(run))
-        trainer.rate.assign(1e-4)
-        batches = trainer._batches()
-        held = trainer._inputs(next(batches))
+        learner = Learner(config, records, open_crew(config))
+        feed = Feed(learner, Path(run))
+        batches = feed.batches()
+        held = next(batches)
 
         def rate(from_disk: bool) -> float:
             start = time.perf_counter()
             for _ in range(steps):
-                float(trainer.update(*(trainer._inputs(next(batches)) if from_disk else held)))
+                learner.advance(next(batches) if from_disk else held)
             return steps / (time.perf_counter() - start)
 
         for _ in range(WARM_UP):
-            trainer.update(*held)
+            learner.advance(held)
         pairs = [(rate(True), rate(False)) for _ in range(TURNS)]
     shares = [disk / memory for disk, memory in pairs]
     disk, memory = (statistics.median(side) * config.batch_size for side in zip(*pairs, strict=True))

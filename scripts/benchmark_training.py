@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from facetpu.config import TrainConfig
+from facetpu.training.devices import open_crew
+from facetpu.training.learner import Learner
 from facetpu.training.records import Records
-from facetpu.training.trainer import Trainer
 
 PEOPLE, SIDE, DIM, WIDTH = 64, 112, 128, 0.5
 RATE, MOMENTUM, DECAY = 1e-3, 0.9, 4e-5
@@ -60,7 +61,7 @@ def rate(step: Step, steps: int) -> float:
 
 
 def facetpu_step(pixels: np.ndarray, labels: np.ndarray, run: Path) -> Step:
-    """A step of a Trainer."""
+    """A step of a Learner."""
     from facetpu.nets.tensorflow import tf
 
     config = TrainConfig.model_validate(
@@ -71,10 +72,10 @@ def facetpu_step(pixels: np.ndarray, labels: np.ndarray, run: Path) -> Step:
         }
     )
     nobody = Records(run, [str(k) for k in range(PEOPLE)], {"size": SIDE}, [], [], 0, 0)
-    trainer = Trainer(config, nobody, run)
-    trainer.rate.assign(RATE)
+    learner = Learner(config, nobody, open_crew(config))
+    learner.rate.assign(RATE)
     inputs = tf.constant(pixels), tf.constant(labels), tf.zeros([len(pixels), 0])
-    return lambda: float(trainer.update(*inputs))
+    return lambda: float(learner.update(*inputs))
 
 
 def keras_step(pixels: np.ndarray, labels: np.ndarray) -> Step:

@@ -28,7 +28,7 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"demo"},
-    {"export", "doctor"},
+    {"export", "doctor", "ray_training"},
     {"stages", "portraits", "web"},
     {"quantization"},
     {"training"},
@@ -41,15 +41,17 @@ FLOORS = [
     {"alignment", "trial"},
     {"quality"},
     {"contact_sheet", "image", "page", "runtime", "config", "people", "options"},
+    {"engines"},
     {"labels", "lettering", "progress", "workers"},
     {"artefacts"},
+    {"storage"},
     {"errors"},
     {"__init__"},
 ]
 ON_THE_BOARD = {
     *("cli", "options", "errors", "artefacts", "labels", "people", "progress", "runtime", "image", "quality"),
     *("contact_sheet", "lettering", "page", "metrics", "mtcnn", "tflite", "edgetpu", "board", "doctor"),
-    "trial",
+    *("trial", "storage"),
 }
 
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from ..errors import FacetpuError
 from ..people import PHOTO_SUFFIXES, check_folder
+from ..storage import is_remote, listed
 
 PAGE = 1000  # photos read at once
 
@@ -89,7 +90,8 @@ class Journal:
         check_folder(photos)
         journal = cls()
         journal._db.execute(_TABLE)
-        rows = ((name, size, time, _without_ending(name)) for name, size, time in _listed(photos))
+        found = listed(photos) if is_remote(photos) else _listed(photos)
+        rows = ((name, size, time, _without_ending(name)) for name, size, time in found if _is_photo(name))
         journal._db.executemany("INSERT INTO photos (name, size, time, stem) VALUES (?, ?, ?, ?)", rows)
         if not journal.count():
             raise FacetpuError(f"{photos}: holds no photo ({', '.join(sorted(PHOTO_SUFFIXES))})")
@@ -212,10 +214,14 @@ def _listed(root: Path) -> Iterable[tuple[str, int, int]]:
                     continue
                 if entry.is_dir():
                     folders.append(name + "/")
-                elif os.path.splitext(entry.name)[1].lower() in PHOTO_SUFFIXES:
+                elif _is_photo(name):
                     _check_text(name, root)
                     stat = entry.stat(follow_symlinks=entry.is_file())  # a link to nothing has its own
                     yield name, stat.st_size, stat.st_mtime_ns
+
+
+def _is_photo(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES
 
 
 def _check_text(name: str, root: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..options import FILE, FOLDER, common, overwrite
+from ..options import FILE, FOLDER, PLACE, common, on_engine, overwrite
 
 SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
 
@@ -22,7 +22,7 @@ def _numbers(ctx: click.Context, option: click.Parameter, text: str | None) -> t
 
 @click.command()
 @click.argument("model", type=FILE)
-@click.argument("crops", type=FOLDER)
+@click.argument("crops", type=PLACE)
 @click.option(
     "--pairs",
     type=FILE,
@@ -52,10 +52,18 @@ def _numbers(ctx: click.Context, option: click.Parameter, text: str | None) -> t
 @click.option("--strangers", type=FILE, help="Names of the strangers; everybody else unless given.")
 @click.option("--groups", type=FILE, help="CSV of person or photo and groups, for error rates by group.")
 @click.option("--out", type=FOLDER, help="Folder for the report, its pictures and all scores.")
+@on_engine
 @common
 @overwrite
 def evaluate(
-    model: Path, crops: Path, pairs: Path | None, out: Path | None, overwrite: bool, **settings: Any
+    model: Path,
+    crops: Path,
+    pairs: Path | None,
+    out: Path | None,
+    engine: str,
+    address: str | None,
+    overwrite: bool,
+    **settings: Any,
 ) -> Any:
     """Measure how well MODEL tells the people in CROPS apart, and whether it knows a stranger.
 
@@ -64,26 +72,32 @@ def evaluate(
 
     Example: facetpu evaluate model lfw_crops --pairs pairs.txt --identify 5 --out report
     """
+    from ..engines import choose_engine
     from ..stages.evaluate import EvaluateConfig, evaluate
 
-    return evaluate(model, crops, pairs, out, overwrite, EvaluateConfig(**settings))
+    runs = choose_engine(engine, address)
+    return evaluate(model, crops, pairs, out, overwrite, EvaluateConfig(**settings), runs)
 
 
 @click.command()
 @click.argument("model", type=FILE)
-@click.argument("crops", type=FOLDER)
+@click.argument("crops", type=PLACE)
 @click.argument("out", type=FILE)
 @click.option("--flip", is_flag=True, help="Average each crop's embedding with its mirror image's.")
+@on_engine
 @common
 @overwrite
-def embed(model: Path, crops: Path, out: Path, overwrite: bool, flip: bool) -> Any:
+def embed(
+    model: Path, crops: Path, out: Path, engine: str, address: str | None, overwrite: bool, flip: bool
+) -> Any:
     """Write the embeddings of all CROPS to OUT, an .npz that stands for MODEL when measuring.
 
     Example: facetpu embed model lfw_crops lfw.npz
     """
+    from ..engines import choose_engine
     from ..stages.embed import embed
 
-    return embed(model, crops, out, flip=flip, overwrite=overwrite)
+    return embed(model, crops, out, flip, overwrite, choose_engine(engine, address))
 
 
 @click.command()

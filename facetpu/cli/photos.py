@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..errors import FacetpuError
-from ..options import FILE, FOLDER, common, overwrite
+from ..options import FILE, FOLDER, PLACE, common, on_engine, overwrite
 
 
 def _shard(_: click.Context, __: click.Parameter, text: str | None) -> Any:
@@ -24,8 +24,8 @@ def _shard(_: click.Context, __: click.Parameter, text: str | None) -> Any:
 
 
 @click.command()
-@click.argument("photos", type=FOLDER)
-@click.argument("crops", type=FOLDER)
+@click.argument("photos", type=PLACE)
+@click.argument("crops", type=PLACE)
 @click.option(
     "--size", default=112, show_default=True, type=click.IntRange(16, 1024), help="Side of a crop in pixels."
 )
@@ -86,6 +86,7 @@ def _shard(_: click.Context, __: click.Parameter, text: str | None) -> Any:
 )
 @click.option("--review", is_flag=True, help="Write CROPS/review.html: what to look at before training.")
 @click.option("--workers", type=click.IntRange(1), help="Processes; one a core unless given.")
+@on_engine
 @common
 @overwrite
 def align(
@@ -95,6 +96,8 @@ def align(
     shard: Any,
     review: bool,
     workers: int | None,
+    engine: str,
+    address: str | None,
     overwrite: bool,
     **settings: Any,
 ) -> Any:
@@ -102,6 +105,7 @@ def align(
 
     Example: facetpu align photos crops --review
     """
+    from ..engines import choose_engine
     from ..stages.align import AlignConfig, align
 
     return align(
@@ -113,12 +117,13 @@ def align(
         shard=shard,
         detector=detector,
         review=review,
+        engine=choose_engine(engine, address, workers),
     )
 
 
 @click.command()
-@click.argument("crops", type=FOLDER)
-@click.argument("records", type=FOLDER)
+@click.argument("crops", type=PLACE)
+@click.argument("records", type=PLACE)
 @click.option(
     "--shards",
     default=8,
@@ -143,13 +148,15 @@ def align(
 )
 @click.option("--unknown", type=FOLDER, help="Crops of other people: one more class, unknown.")
 @click.option("--unlabelled", type=FOLDER, help="Crops of whomever, for a teacher's embeddings.")
+@on_engine
 @common
 @overwrite
-def pack(crops: Path, records: Path, **settings: Any) -> Any:
+def pack(crops: Path, records: Path, engine: str, address: str | None, **settings: Any) -> Any:
     """Pack the people in CROPS into TFRecords.
 
     Example: facetpu pack crops records
     """
+    from ..engines import choose_engine
     from ..stages.pack import pack
 
-    return pack(crops, records, **settings)
+    return pack(crops, records, engine=choose_engine(engine, address), **settings)

@@ -5,7 +5,6 @@ TensorFlow is imported only for what needs it, a run or a frozen graph.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from ..artefacts import digest, files_under, read_manifest
 from ..errors import FacetpuError
+from ..workers import cores
 
 CHECKPOINTS, FROZEN = "checkpoints", "frozen.pb"
 EMBEDDINGS = "embeddings"
@@ -98,7 +98,7 @@ def _open_tflite(path: Path) -> Embedder:
 
     first = BoardEmbedder(path, threads=1)
     on_tpu = is_compiled(first.path.read_bytes())  # one device takes one crop at a time
-    others = 0 if on_tpu else (os.cpu_count() or 1) - 1
+    others = 0 if on_tpu else cores() - 1
     embedders = [first] + [BoardEmbedder(path, threads=1) for _ in range(others)]
     pool = ThreadPoolExecutor(len(embedders))
 

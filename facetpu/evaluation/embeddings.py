@@ -9,14 +9,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..artefacts import new_file
+from ..artefacts import check_shared, new_file
+from ..engines import Engine
+from ..engines.local import ThisProcess
 from ..errors import FacetpuError
 from ..image import read_image
 from ..metrics import unit
 from ..progress import progress
-from .embedders import EMBEDDINGS, Source, open_embedder
+from .embedders import EMBEDDINGS, Embedder, Source, open_embedder
 
-BATCH = 64
+BATCH = 64  # crops
+READERS = 8  # threads that read them: from a bucket they take their time
 
 
 class Embeddings(NamedTuple):
@@ -31,7 +34,9 @@ class Embeddings(NamedTuple):
     rows: np.ndarray
 
 
-def embed_crops(source: Source, root: Path, crops: Sequence[Path], flip: bool = False) -> np.ndarray:
+def embed_crops(
+    source: Source, root: Path, crops: Sequence[Path], flip: bool = False, engine: Engine | None = None
+) -> np.ndarray:
     """The embeddings of ``crops``, paths below ``root``.
 
     Args:
@@ -39,6 +44,7 @@ def embed_crops(source: Source, root: Path, crops: Sequence[Path], flip: bool = 
         root: the crops' folder.
         crops: N paths.
         flip: add the embedding of the mirrored crop, which makes it less a matter of pose and light.
+        engine: what runs the model; this process unless given.
 
     Returns:
         float32 [N,D], L2-normalised.
@@ -54,22 +60,13 @@ def embed_crops(source: Source, root: Path, crops: Sequence[Path], flip: bool = 
                 f"{where}: holds embeddings and no photos to mirror; make it with facetpu embed --flip"
             )
         return unit(_looked_up(source.path, crops), where)
-    embedder = open_embedder(source)
-    straight, mirrored = [], []
-    with ThreadPoolExecutor(1) as ahead:  # reads the next batch while the model has this one
-
-        def read(start: int) -> np.ndarray:
-            batch = crops[start : start + BATCH]
-            return np.stack([_read_crop(root / crop, embedder.size) for crop in batch])
-
-        following = ahead.submit(read, 0)
-        for start in progress(range(0, len(crops), BATCH), "embed", unit="batch"):
-            pixels = following.result()
-            if start + BATCH < len(crops):
-                following = ahead.submit(read, start + BATCH)
-            straight.append(embedder.embed(pixels))
-            if flip:
-                mirrored.append(embedder.embed(np.ascontiguousarray(pixels[:, :, ::-1])))
+    engine = engine or ThisProcess()
+    # The same batches on every engine: a float graph's last bits may depend on how many crops it is given.
+    batches = [_Batch(start, crops[start : start + BATCH]) for start in range(0, len(crops), BATCH)]
+    answers = engine.each(_embed_batch, batches, _start_worker, (source, root, flip))
+    shown = progress(answers, "embed", len(batches), unit="batch", note=engine.status)
+    parts = dict(shown)
+    straight, mirrored = zip(*(parts[batch.start] for batch in batches), strict=True)
     rows = unit(np.concatenate(straight), where)
     return unit(rows + unit(np.concatenate(mirrored), where), where) if flip else rows
 
@@ -110,11 +107,46 @@ def _looked_up(path: Path, crops: Sequence[Path]) -> np.ndarray:
     return known.rows[[row[crop.as_posix()] for crop in crops]]
 
 
-def _read_crop(path: Path, size: int) -> np.ndarray:
-    crop = read_image(path)
-    if crop.shape != (size, size, 3):
-        height, width = crop.shape[:2]
+# The workers
+
+
+class _Batch(NamedTuple):
+    """Crops to embed together, the first of which is number ``start`` of all."""
+
+    start: int
+    crops: Sequence[Path]
+
+
+_embedder: Embedder  # in a worker
+_root: Path
+_flip: bool
+
+
+def _start_worker(source: Source, root: Path, flip: bool) -> None:
+    """Open the model once.
+
+    Raises:
+        FacetpuError: it is damaged, or it or the crops cannot be seen from where this runs.
+    """
+    global _embedder, _root, _flip
+    check_shared(root, source.path.parent)
+    _embedder, _root, _flip = open_embedder(source), root, flip
+
+
+def _embed_batch(batch: _Batch) -> tuple[int, tuple[np.ndarray, np.ndarray | None]]:
+    """The batch's number, and its rows as the model gives them: of the crops, and of their mirror images."""
+    with ThreadPoolExecutor(READERS) as readers:
+        pixels = np.stack(list(readers.map(_read_crop, batch.crops)))
+    mirrored = _embedder.embed(np.ascontiguousarray(pixels[:, :, ::-1])) if _flip else None
+    return batch.start, (_embedder.embed(pixels), mirrored)
+
+
+def _read_crop(crop: Path) -> np.ndarray:
+    path, size = _root / crop, _embedder.size
+    pixels = read_image(path)
+    if pixels.shape != (size, size, 3):
+        height, width = pixels.shape[:2]
         raise FacetpuError(
             f"{path}: is {width}x{height} px and the model takes {size}x{size}; align with --size {size}"
         )
-    return crop
+    return pixels

@@ -15,6 +15,7 @@ from typing import Any
 from ..config import Network
 from .batch_norm import EPSILON, batch_norm_variables
 from .batch_norm import SCOPE as BATCH_NORM
+from .replicas import gathered, place_here
 from .tensorflow import slim, tf, v1
 
 # Networks whose every sum and last layer is rounded as the converter rounds it.
@@ -67,13 +68,18 @@ def rounded(net: Any, is_training: bool) -> Any:
             slim.model_variable(name, [], initializer=v1.zeros_initializer(), trainable=False)
             for name in ("min", "max")
         )
-    if is_training:
-        # The first batch gives the range as it is.
-        share = tf.where(tf.equal(low, high), 1.0, 1 - RANGE_DECAY)
-        least, most = tf.minimum(tf.reduce_min(net), 0.0), tf.maximum(tf.reduce_max(net), 0.0)
-        low.assign_sub(share * (low - tf.stop_gradient(least)))
-        high.assign_sub(share * (high - tf.stop_gradient(most)))
-    return tf.quantization.fake_quant_with_min_max_vars(net, low, high)
+    if not is_training:
+        return tf.quantization.fake_quant_with_min_max_vars(net, low, high)
+    before = tf.stack([low, high])
+    spans = gathered(tf.stack([tf.reduce_min(net), tf.reduce_max(net)])[None])  # [replicas, 2]
+    span = tf.stack([tf.minimum(tf.reduce_min(spans), 0.0), tf.maximum(tf.reduce_max(spans), 0.0)])
+    # The first batch gives the range as it is.
+    share = tf.where(tf.equal(before[0], before[1]), 1.0, 1 - RANGE_DECAY)
+    after = tf.stop_gradient(before + share * (span - before))
+    if place_here() == 0:
+        low.assign(after[0])
+        high.assign(after[1])
+    return tf.quantization.fake_quant_with_min_max_vars(net, after[0], after[1])
 
 
 def folded_batch_norm(

@@ -46,7 +46,9 @@ def mobilenet_v2(images: Any, network: Network, is_training: bool) -> Any:
             for repeat in range(repeats):
                 scope = f"expanded_conv_{index}" if index else "expanded_conv"
                 stride = 1 if repeat else first_stride
-                net = _block(net, expansion, divisible(depth * multiplier), stride, scope, network, is_training)
+                net = _block(
+                    net, expansion, divisible(depth * multiplier), stride, scope, network, is_training
+                )
                 index += 1
         return slim.conv2d(net, divisible(LAST_DEPTH * max(1.0, multiplier)), 1, scope="Conv_1")
 

@@ -35,7 +35,7 @@ class Converted(NamedTuple):
 
 
 def convert(embedder: Frozen, crops: np.ndarray, clip: float | None = None) -> Converted:
-    """Quantise ``embedder`` with the ranges that it was trained with, or that its activations have on ``crops``.
+    """Quantise ``embedder``, with the ranges of its training or else those of its activations on ``crops``.
 
     Args:
         embedder: the graph.

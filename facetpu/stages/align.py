@@ -12,17 +12,22 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable
+import tempfile
+import uuid
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import __version__
-from ..alignment.crop_tables import cells, write_tables
+from ..alignment.crop_tables import BOXES, FLAGS, cells, write_tables
 from ..alignment.journal import Entry, Journal, remove_journal
+from ..alignment.kept import keep, kept
 from ..alignment.review import REVIEW, write_review
 from ..alignment.shards import GATHERED, Shard, gather
-from ..artefacts import digest, finished, new_folder, write_manifest
+from ..artefacts import check_shared, digest, finished, new_folder, write_manifest
 from ..board import ssd
+from ..engines import Engine
+from ..engines.local import Processes
 from ..errors import FacetpuError
 from ..image import Face, UnreadableImage, align_face, one_thread, read_image, write_crop
 from ..labels import check_distinct, check_name
@@ -30,7 +35,7 @@ from ..mtcnn.detector import Detector, main_face
 from ..mtcnn.weights import write_networks
 from ..progress import progress
 from ..runtime import find_runtime
-from ..workers import each
+from ..storage import as_path, is_remote, lies_in, remove, upload
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +45,8 @@ SUFFIXES = {"png": ".png", "jpeg": ".jpg"}
 
 # In the partial folder, and gone when it is complete.
 _JOURNAL = ".journal"
-_NETWORKS = ".networks"
 _INCOMING = ".incoming"
+_RECORDS = ".records"  # in a bucket
 
 _MANY = 1000  # more faces than a photo has
 
@@ -112,6 +117,7 @@ def align(
     shard: Shard | None = None,
     detector: Path | None = None,
     review: bool = False,
+    engine: Engine | None = None,
 ) -> Alignment:
     """Find the faces in ``photos`` and write aligned crops to ``crops``.
 
@@ -128,27 +134,30 @@ def align(
         shard: do this part only, in a folder beside ``crops``; a call without it takes the parts over.
         detector: an SSD model to find faces with, see ``facetpu.board.ssd``; else MTCNN does.
         review: write ``review.html`` too, a page of crops, misses and doubtful faces.
+        engine: what does the work; ``workers`` processes of this machine unless given.
 
     Raises:
         FacetpuError: a folder or a name is unfit, or the detector cannot run.
     """
-    photos, crops = Path(photos), Path(crops)
+    photos, crops = as_path(photos), as_path(crops)
+    if is_remote(crops) and (shard or review):
+        raise FacetpuError(f"{crops}: is in a bucket, and --shard and --review are for a folder on a disk")
     out = shard.folder(crops) if shard else crops
     with Journal.of(photos) as listing:
         _check(photos, out, listing.folders())
         settings, inputs = config._asdict(), {"photos": listing.digest()}
         if detector:
-            if config.drop_levels:
-                raise FacetpuError("--drop-levels is for MTCNN's pyramid; leave it out with --detector")
-            ssd.find_tensors(detector)
+            _check_detector(detector, config, engine)
             inputs["detector"] = digest(detector)
-        job = _Job(photos, out, config, detector)
+            if engine is None and ssd.needs_edgetpu(detector):
+                workers = workers or 1  # An Edge TPU serves one process.
+        job = _Job(photos, out, config, detector, {})
         manifest = finished(out, STAGE, settings, _of_shard(inputs, shard))
         if manifest:
             log.info("%s: already made from these photos with these settings", out)
             counts = manifest["counts"]
         else:
-            counts = _make(job, listing, workers, overwrite, inputs, shard)
+            counts = _make(job, listing, engine or Processes(workers), overwrite, inputs, shard)
     if review:
         write_review(photos, out)
         log.info("%s: what to look at", out / REVIEW)
@@ -158,7 +167,7 @@ def align(
 def _make(
     job: _Job,
     listing: Journal,
-    workers: int | None,
+    engine: Engine,
     overwrite: bool,
     inputs: dict[str, str],
     shard: Shard | None,
@@ -167,28 +176,50 @@ def _make(
     find_runtime()
     out, settings = job.out, job.config._asdict()
     key = {"config": settings, "inputs": _of_shard(inputs, shard), "version": __version__}
-    with new_folder(out, overwrite, key, keep=True) as partial:
+    with new_folder(out, overwrite, key, keep=True) as partial, _desk(partial) as desk:
         job = job._replace(out=partial)
-        if not (partial / _JOURNAL).exists():
+        if not (desk / _JOURNAL).exists():
             if shard:
                 listing.keep_shard(*shard)
-            listing.save(partial / _JOURNAL)
-        with Journal(partial / _JOURNAL) as journal:
-            _forget_lost_crops(journal, job)
-            if not shard:
-                gather(out, partial, journal, lambda made, of: _is_made(made, settings, inputs, of))
+            listing.save(desk / _JOURNAL)
+        with Journal(desk / _JOURNAL) as journal:
+            if is_remote(partial):
+                for photo, record in kept(partial / _RECORDS):
+                    journal.note(photo, record)
+            else:
+                _forget_lost_crops(journal, job)
+                if not shard:
+                    gather(out, partial, journal, lambda made, of: _is_made(made, settings, inputs, of))
             if known := journal.count(done=True):
                 log.info("%s: %d photos were done before", out, known)
-            _align_what_is_left(journal, job, workers)
-            counts = _write_results(journal, job, _of_shard(inputs, shard))
-        remove_journal(partial / _JOURNAL)
-        for folder in (_NETWORKS, _INCOMING, GATHERED):
-            shutil.rmtree(partial / folder, ignore_errors=True)
-        if hasattr(os, "sync"):
-            os.sync()  # The crops were not synced one by one; a power cut must not empty them now.
+            _align_what_is_left(journal, job, engine)
+            counts = _write_results(journal, job, desk, _of_shard(inputs, shard))
+        remove_journal(desk / _JOURNAL)
+        _clear(partial)
     if counts["photos"] and not counts["aligned"]:
         log.warning("%s: no photo has a face", job.photos)
     return counts
+
+
+@contextlib.contextmanager
+def _desk(partial: Path) -> Iterator[Path]:
+    """A folder on a disk to work in: ``partial``, unless that is in a bucket."""
+    if not is_remote(partial):
+        yield partial
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def _clear(partial: Path) -> None:
+    """Remove what only the making needed."""
+    if is_remote(partial):
+        remove(partial / _RECORDS)
+        return
+    for folder in (_INCOMING, GATHERED):
+        shutil.rmtree(partial / folder, ignore_errors=True)
+    if hasattr(os, "sync"):
+        os.sync()  # The crops were not synced one by one; a power cut must not empty them now.
 
 
 def _is_made(out: Path, settings: dict[str, Any], inputs: dict[str, str], shard: Shard | None) -> bool:
@@ -203,8 +234,18 @@ def _check(photos: Path, out: Path, people: Iterable[str]) -> None:
     """Refuse unfit names, and crops among the photos, where the next run would take them for photos."""
     names = [check_name(person, str(photos)) and person for person in people]
     check_distinct(names, str(photos))
-    if photos.resolve() in out.resolve().parents:
+    if lies_in(out, photos):
         raise FacetpuError(f"{out}: lies in {photos}; choose a place outside of it")
+
+
+def _check_detector(detector: Path, config: AlignConfig, engine: Engine | None) -> None:
+    if config.drop_levels:
+        raise FacetpuError("--drop-levels is for MTCNN's pyramid; leave it out with --detector")
+    ssd.find_tensors(detector)
+    if engine is not None and ssd.needs_edgetpu(detector):
+        raise FacetpuError(
+            f"{detector}: is for this machine's Edge TPU; give --engine ray the uncompiled one"
+        )
 
 
 def _forget_lost_crops(journal: Journal, job: _Job) -> None:
@@ -219,25 +260,29 @@ def _holds_data(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
 
 
-def _align_what_is_left(journal: Journal, job: _Job, workers: int | None) -> None:
+def _align_what_is_left(journal: Journal, job: _Job, engine: Engine) -> None:
     done = journal.count(done=True)
     total = journal.count()
     if done == total:
         return
-    for folder in (_NETWORKS, _INCOMING):
-        shutil.rmtree(job.out / folder, ignore_errors=True)
-        (job.out / folder).mkdir()
-    write_networks(job.out / _NETWORKS)
-    if job.detector and ssd.needs_edgetpu(job.detector):
-        workers = workers or 1  # An Edge TPU serves one process.
-    answers = each(_align_photo, journal.left(), workers, _start_worker, (job,), _crashed(job))
-    for photo, record in progress(answers, STAGE, total, done=done):
+    if not is_remote(job.out):
+        shutil.rmtree(job.out / _INCOMING, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as folder:
+        write_networks(Path(folder))
+        job = job._replace(networks={file.name: file.read_bytes() for file in Path(folder).iterdir()})
+    answers = engine.each(_align_photo, journal.left(), _start_worker, (job,), _crashed(job))
+    if is_remote(job.out):
+        answers = keep(answers, job.out / _RECORDS)
+    for photo, record in progress(answers, STAGE, total, done=done, note=engine.status):
         journal.note(photo, record)
 
 
-def _write_results(journal: Journal, job: _Job, inputs: dict[str, str]) -> dict[str, int]:
+def _write_results(journal: Journal, job: _Job, desk: Path, inputs: dict[str, str]) -> dict[str, int]:
     """Write the tables and the manifest; returns the counts."""
-    tally = write_tables(job.out, journal, job.config.crops_of)
+    tally = write_tables(desk, journal, job.config.crops_of)
+    if desk != job.out:
+        for table in (BOXES, FLAGS):
+            upload(desk / table, job.out / table)
     photos = journal.count()
     counts = {
         "photos": photos,
@@ -264,23 +309,39 @@ def _write_results(journal: Journal, job: _Job, inputs: dict[str, str]) -> dict[
 
 
 class _Job(NamedTuple):
-    """What every worker knows: from where, to where, and how."""
+    """What every worker knows: from where, to where, and how; the networks as files by name."""
 
     photos: Path
     out: Path
     config: AlignConfig
     detector: Path | None
+    networks: dict[str, bytes]
 
 
 _job: _Job  # in a worker
 _detector: Detector
+_incoming: Path
+_networks: tempfile.TemporaryDirectory[str]  # as long as the detector, which opens them when it needs them
 
 
 def _start_worker(job: _Job) -> None:
-    global _job, _detector
+    """Load the detector once.
+
+    Raises:
+        FacetpuError: the folders cannot be seen from where this runs.
+    """
+    global _job, _detector, _incoming, _networks
     one_thread()
     _job, config = job, job.config
-    networks = job.out / _NETWORKS
+    check_shared(job.photos, job.out)
+    _networks = tempfile.TemporaryDirectory()
+    networks = Path(_networks.name)
+    for name, data in job.networks.items():
+        (networks / name).write_bytes(data)
+    # Of a name of its own: workers of several machines may have one number.
+    incoming = networks if is_remote(job.out) else job.out / _INCOMING
+    incoming.mkdir(exist_ok=True)
+    _incoming = incoming / f"{uuid.uuid4().hex}{SUFFIXES[config.format]}"
     if job.detector:
         _detector = ssd.Detector(job.detector, networks, config.min_face)
     else:
@@ -294,12 +355,16 @@ def _align_photo(entry: Entry) -> tuple[str, dict[str, Any]]:
         FacetpuError: the photo was there when the run began, and is no longer.
     """
     path = _job.photos / entry.photo
-    if not os.path.lexists(path):
-        raise FacetpuError(f"{path}: is gone since the run began; bring it back and run the command again")
     try:
+        if not is_remote(path):
+            os.lstat(path)
         image = read_image(path)
     except UnreadableImage as error:
         return entry.photo, {"unreadable": error.reason}
+    except FileNotFoundError:
+        raise FacetpuError(
+            f"{path}: is gone since the run began; bring it back and run the command again"
+        ) from None
     found = _detector.detect(image)
     faces, others = found, []
     if found and not _job.config.all_faces:
@@ -307,10 +372,12 @@ def _align_photo(entry: Entry) -> tuple[str, dict[str, Any]]:
         others = [face for face in found if face is not faces[0]]
     template, size, margin = _job.config.template, _job.config.size, _job.config.margin
     for face, crop in zip(faces, _job.config.crops_of(entry.stem, len(faces)), strict=True):
-        incoming = _job.out / _INCOMING / f"{os.getpid()}{SUFFIXES[_job.config.format]}"
-        write_crop(incoming, align_face(image, face, template, size, margin))
-        (_job.out / crop).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(incoming, _job.out / crop)
+        write_crop(_incoming, align_face(image, face, template, size, margin))
+        if is_remote(_job.out):
+            (_job.out / crop).write_bytes(_incoming.read_bytes())
+        else:
+            (_job.out / crop).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(_incoming, _job.out / crop)
     return entry.photo, {"seen": len(found), "faces": [cells(image, face, others) for face in faces]}
 
 
@@ -336,7 +403,9 @@ def _crashed(job: _Job) -> Callable[[Entry, str], tuple[str, dict[str, Any]]]:
     """What is noted of a photo that killed the process that was at it, twice."""
 
     def note(entry: Entry, reason: str) -> tuple[str, dict[str, Any]]:
-        for crop in job.config.crops_of(entry.stem, _MANY):  # of which it may have written some
+        for crop in dict.fromkeys(
+            job.config.crops_of(entry.stem, _MANY)
+        ):  # of which it may have written some
             with contextlib.suppress(FileNotFoundError):
                 (job.out / crop).unlink()
         log.warning("%s: crashed the process that read it, which %s", job.photos / entry.photo, reason)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..artefacts import check_new
+from ..engines import Engine
 from ..evaluation.embedders import find_source
 from ..evaluation.embeddings import Embeddings, embed_crops, write_embeddings
 from ..people import photos_under
@@ -22,7 +23,14 @@ class Embedded(NamedTuple):
         return f"{self.path}: {self.crops:,} embeddings of {self.embedding_dim} numbers"
 
 
-def embed(model: Path, crops: Path, out: Path, flip: bool = False, overwrite: bool = False) -> Embedded:
+def embed(
+    model: Path,
+    crops: Path,
+    out: Path,
+    flip: bool = False,
+    overwrite: bool = False,
+    engine: Engine | None = None,
+) -> Embedded:
     """Write the embeddings of every crop under ``crops`` to the .npz ``out``.
 
     Args:
@@ -32,13 +40,14 @@ def embed(model: Path, crops: Path, out: Path, flip: bool = False, overwrite: bo
             [N,D], L2-normalised.
         flip: average with the embedding of the mirrored crop.
         overwrite: replace ``out``.
+        engine: what runs the model; this process unless given.
 
     Raises:
         FacetpuError: the model is none or broken, or a crop has another size or cannot be read.
     """
     source = find_source(model)
-    files = [crop.relative_to(crops) for crop in photos_under(crops)]
+    files = [Path(crop.relative_to(crops).as_posix()) for crop in photos_under(crops)]
     check_new(out, overwrite)
-    rows = embed_crops(source, crops, files, flip)
+    rows = embed_crops(source, crops, files, flip, engine)
     write_embeddings(out, Embeddings([file.as_posix() for file in files], rows), overwrite)
     return Embedded(out, len(files), rows.shape[1])

@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import metrics
 from ..artefacts import check_new, digest, finished, new_folder, read_manifest, write_manifest
+from ..engines import Engine
 from ..errors import FacetpuError
 from ..evaluation.embedders import Source, find_source
 from ..evaluation.embeddings import embed_crops
@@ -66,6 +67,7 @@ def evaluate(
     out: Path | None = None,
     overwrite: bool = False,
     config: EvaluateConfig | None = None,
+    engine: Engine | None = None,
 ) -> Evaluation:
     """Verify pairs of ``crops`` by the LFW protocol with the embeddings of ``model``; identify people.
 
@@ -77,6 +79,7 @@ def evaluate(
         out: a folder for the figures, the report and its pictures, and the score of each pair.
         overwrite: replace ``out``.
         config: what to measure; pairs by cosine unless given.
+        engine: what runs the model; this process unless given.
 
     Raises:
         FacetpuError: the model is none or broken, a crop has another size or cannot be read, there are
@@ -99,7 +102,7 @@ def evaluate(
         else:
             drawn, root = read_pairs(pairs, crops) if pairs else draw_pairs(crops), crops
             _check_alignment(source, model, crops)
-        evaluated = _measure(source, root, drawn, config)
+        evaluated = _measure(source, root, drawn, config, engine)
         if out is not None:
             with new_folder(out, overwrite) as folder:
                 write_evaluation_page(folder, evaluated, root, crops.stem)
@@ -143,13 +146,15 @@ def _inputs(source: Source, crops: Path, pairs: Path | None, config: EvaluateCon
     return {"model": source.digest(), **given}
 
 
-def _measure(source: Source, root: Path, pairs: Pairs, config: EvaluateConfig) -> Evaluated:
+def _measure(
+    source: Source, root: Path, pairs: Pairs, config: EvaluateConfig, engine: Engine | None
+) -> Evaluated:
     by_person = people_under(root) if config.identify else {}
     photos = {photo.relative_to(root): name for name, files in by_person.items() for photo in files}
     crops = sorted({*pairs.crops, *photos})
     groups = read_groups(config.groups, pairs.crops) if config.groups else {}
     lists = _lists(config, by_person) if config.identify else None
-    embeddings = embed_crops(source, root, crops, config.flip)
+    embeddings = embed_crops(source, root, crops, config.flip, engine)
     row = {crop: number for number, crop in enumerate(crops)}
     of_pairs = embeddings[[row[crop] for crop in pairs.crops]]
     cosines = np.einsum("ij,ij->i", of_pairs[pairs.first], of_pairs[pairs.second], dtype=np.float64)

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+import os
+import tempfile
+import uuid
+from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
-from ..artefacts import check_new, digest, finished, new_folder, read_manifest, write_manifest
+from .. import __version__
+from ..artefacts import check_new, check_shared, digest, finished, new_folder, read_manifest, write_manifest
+from ..engines import Engine
+from ..engines.local import ThisProcess
 from ..errors import FacetpuError
-from ..image import read_image
+from ..image import decode_image, read_image
 from ..labels import write_labels
 from ..nets.tensorflow import tf
 from ..people import people_under, photos_under
 from ..progress import progress
+from ..storage import as_path, is_remote, upload
 from ..training.records import make_example, shard_name, shuffled, spread, write_shard
 
 log = logging.getLogger(__name__)
@@ -52,6 +59,13 @@ class _Crop(NamedTuple):
     label: int
 
 
+class _Shard(NamedTuple):
+    """A file of records, and what goes into it in what order."""
+
+    name: str
+    crops: list[_Crop]
+
+
 def pack(
     crops: Path,
     records: Path,
@@ -62,6 +76,7 @@ def pack(
     held_out: float = 0.0,
     unknown: Path | None = None,
     unlabelled: Path | None = None,
+    engine: Engine | None = None,
 ) -> PackResult:
     """Pack the people in ``crops`` into TFRecords with slim's keys.
 
@@ -76,11 +91,12 @@ def pack(
             them apart, which is what a recogniser is for.
         unknown: a folder of other people's crops, which become one more class, ``unknown``.
         unlabelled: a folder of crops of whomever, that a teacher's embeddings can be learnt on.
+        engine: what writes the shards; this process unless given.
 
     Raises:
         FacetpuError: there are not two people, a crop is unreadable or not square, or sizes differ.
     """
-    crops, records = Path(crops), Path(records)
+    crops, records = as_path(crops), as_path(records)
     people = people_under(crops)
     _tell_empty(crops, people)
     aside = _held_out(people, held_out, seed)
@@ -108,22 +124,18 @@ def pack(
         every = {crop.name: crop for crop in train + nameless}
         train = [every[name] for name in shuffled(every, seed)]
     splits = {"train": train, "validation": validate, "held_out": _listed(crops, aside)}
-    reader = _Reader()
-    with new_folder(records, overwrite) as folder:
-        left = progress([crop for chosen in splits.values() for crop in chosen], "pack", unit="crop")
-        per_shard = math.ceil(len(train) / shards)
-        for split, chosen in splits.items():
-            count = math.ceil(len(chosen) / per_shard)
-            for index, size in enumerate(spread(len(chosen), count)):
-                photos = (next(left) for _ in range(size))
-                write_shard(folder / shard_name(split, index, count), reader.examples(photos))
-        write_labels(folder / "labels.txt", labels)
+    shard_list = _shards(splits, math.ceil(len(train) / shards))
+    size = _Size.of(train[0])
+    key = {"config": config, "inputs": inputs, "version": __version__}
+    with new_folder(records, overwrite, key, keep=engine is not None) as folder:
+        _write_shards(shard_list, size, folder, engine or ThisProcess())
+        write_labels(folder / "labels.txt", labels, overwrite=True)
         write_manifest(
             folder,
             "pack",
             config,
             inputs,
-            alignment=_alignment(aligned, crops, reader.size),
+            alignment=_alignment(aligned, crops, size.side),
             people=len(labels),
             train=len(train),
             validation=len(validate),
@@ -135,36 +147,99 @@ def pack(
     return _result(records, read_manifest(records))
 
 
-class _Reader:
-    """Turns crops into serialised examples, and sees to it that they are of one size."""
+def _shards(splits: dict[str, list[_Crop]], per_shard: int) -> list[_Shard]:
+    """The shards of each split, of ``per_shard`` crops or fewer."""
+    found = []
+    for split, chosen in splits.items():
+        count = math.ceil(len(chosen) / per_shard)
+        crops = iter(chosen)
+        for index, size in enumerate(spread(len(chosen), count)):
+            found.append(_Shard(shard_name(split, index, count), list(islice(crops, size))))
+    return found
 
-    def __init__(self) -> None:
-        self.size = 0
-        self._first = ""
 
-    def examples(self, crops: Iterator[_Crop]) -> Iterator[bytes]:
-        for crop in crops:
-            encoded = self._encoded(crop)
-            yield make_example(encoded, self.size, crop.label, crop.person, crop.name)
+def _write_shards(shards: list[_Shard], size: _Size, folder: Path, engine: Engine) -> None:
+    """Write those that an earlier run has not written."""
+    left = [shard for shard in shards if not (folder / shard.name).exists()]
+    total = sum(len(shard.crops) for shard in shards)
+    done = total - sum(len(shard.crops) for shard in left)
+    if done:
+        log.info("%s: %d crops were packed before", folder, done)
+    written = engine.each(_write_shard, left, _start_worker, (folder, size), _crashed)
+    ticks = chain.from_iterable(repeat(None, crops) for crops in written)
+    for _ in progress(ticks, "pack", total, unit="crop", done=done, note=engine.status):
+        pass
 
-    def _encoded(self, crop: _Crop) -> bytes:
-        """The crop as an RGB PNG: its own bytes if they are one, else written anew."""
-        pixels = read_image(crop.path)
-        self._check_size(crop, pixels)
-        data = crop.path.read_bytes()
-        return data if _is_plain_png(data) else bytes(tf.io.encode_png(pixels).numpy())
 
-    def _check_size(self, crop: _Crop, pixels: Any) -> None:
-        height, width = pixels.shape[:2]
+# The workers
+
+
+class _Size(NamedTuple):
+    """The side that all crops have, in pixels, and one that has it."""
+
+    side: int
+    first: Path
+
+    @classmethod
+    def of(cls, crop: _Crop) -> _Size:
+        height, width = read_image(crop.path).shape[:2]
         if height != width:
             raise FacetpuError(f"{crop.path}: is {width}x{height} px and not square; align the photos first")
-        if self.size and width != self.size:
-            raise FacetpuError(
-                f"{crop.path}: is {width} px a side and {self._first} {self.size}; "
-                "align all photos again with one --size"
-            )
-        self.size = width
-        self._first = self._first or str(crop.path)
+        return cls(width, crop.path)
+
+
+_folder: Path  # in a worker
+_size: _Size
+
+
+def _start_worker(folder: Path, size: _Size) -> None:
+    """Get ready to write to ``folder``.
+
+    Raises:
+        FacetpuError: a folder cannot be seen from where this runs.
+    """
+    global _folder, _size
+    check_shared(folder, size.first.parent)
+    _folder, _size = folder, size
+
+
+def _write_shard(shard: _Shard) -> int:
+    """Write ``shard``, whole or not at all; how many crops it holds."""
+    if is_remote(_folder):
+        with tempfile.TemporaryDirectory() as folder:
+            write_shard(Path(folder) / shard.name, map(_example, shard.crops))
+            upload(Path(folder) / shard.name, _folder / shard.name)
+        return len(shard.crops)
+    incoming = _folder / f".{shard.name}.{uuid.uuid4().hex}"
+    try:
+        write_shard(incoming, map(_example, shard.crops))
+        os.replace(incoming, _folder / shard.name)
+    finally:
+        incoming.unlink(missing_ok=True)
+    return len(shard.crops)
+
+
+def _crashed(shard: _Shard, reason: str) -> NoReturn:
+    raise FacetpuError(
+        f"{shard.name}: the process that packed it {reason}, twice; one of its crops, {shard.crops[0].name} "
+        f"to {shard.crops[-1].name} in the seeded order, is to blame"
+    )
+
+
+def _example(crop: _Crop) -> bytes:
+    """``crop`` as a serialised example: an RGB PNG, its own bytes if they are one, else written anew."""
+    data = crop.path.read_bytes()
+    pixels = decode_image(data, crop.path)
+    height, width = pixels.shape[:2]
+    if height != width:
+        raise FacetpuError(f"{crop.path}: is {width}x{height} px and not square; align the photos first")
+    if width != _size.side:
+        raise FacetpuError(
+            f"{crop.path}: is {width} px a side and {_size.first} {_size.side}; "
+            "align all photos again with one --size"
+        )
+    encoded = data if _is_plain_png(data) else bytes(tf.io.encode_png(pixels).numpy())
+    return make_example(encoded, _size.side, crop.label, crop.person, crop.name)
 
 
 def _listed(crops: Path, people: dict[str, list[Path]]) -> list[_Crop]:
@@ -195,6 +270,8 @@ def _held_out(people: dict[str, list[Path]], share: float, seed: int) -> dict[st
 
 
 def _tell_empty(crops: Path, people: dict[str, list[Path]]) -> None:
+    if is_remote(crops):  # A bucket has no empty folders.
+        return
     names = {folder.name for folder in crops.iterdir() if folder.is_dir() and folder.name[0] != "."}
     empty = sorted(names - people.keys())
     if empty:

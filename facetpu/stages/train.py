@@ -11,12 +11,16 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..artefacts import digest, finished, new_folder, write_manifest
 from ..config import TrainConfig, read_config, write_config
 from ..errors import FacetpuError
 from ..labels import read_labels, write_labels
 from ..losses import find_loss
 from ..nets.classifier import check_network
+from ..training.devices import Crew, open_crew
+from ..training.follower import Follower
 from ..training.records import Records, damage_named, read_records
 from ..training.report import write_projector, write_report
 from ..training.teacher import teacher_key
@@ -71,10 +75,14 @@ def train(
     data = read_records(records)
     _check_size(settings, data)
     asked = {"config": _plain(settings), "inputs": _digests(settings, data)}
-    done = finished(run, "train", **asked)
-    if done and "steps" in done:
+    crew = open_crew(settings)
+    done = (finished(run, "train", **asked) if crew.chief else None) or {}
+    steps, loss = crew.tell(np.array([done.get("steps", -1), done.get("loss", 0.0)]))
+    if steps >= 0:
         log.info("%s: is up to date", run)
-        return _result(run, done, None)
+        return _result(run, {"steps": int(steps), "loss": float(loss), **done}, None)
+    if not crew.chief:
+        return _follow(settings, data, run, crew)
 
     going_on = resume and (run / "config.yaml").is_file()
     if going_on:
@@ -86,17 +94,18 @@ def train(
             write_labels(folder / "labels.txt", data.labels)
             _describe(folder, run, settings, data, asked)
     with damage_named(data):
-        trainer = Trainer(settings, data, run)
+        trainer = Trainer(settings, data, run, crew)
         if going_on:
             trainer.restore()
             _describe(run, run, settings, data, asked)
         if settings.warm_start and trainer.done == 0:
-            trainer.start(Path(settings.warm_start))
+            trainer.learner.start(Path(settings.warm_start))
+        trainer.learner.agree()
         speed = trainer.train()
         figures = trainer.validate()
     results = {
         "steps": trainer.done,
-        "loss": trainer.average_loss,
+        "loss": trainer.learner.average_loss,
         "validation_accuracy": figures.get("validation_accuracy"),
         "validation_auc": figures.get("validation_auc"),
         "best_step": trainer.best[1] if figures else None,
@@ -104,7 +113,18 @@ def train(
     write_projector(trainer)
     write_report(trainer, run / "report.html")
     _describe(run, run, settings, data, asked, **results)
+    crew.tell(np.array(0))  # the others wait, so as to know whether it ended well
     return _result(run, results, speed)
+
+
+def _follow(config: TrainConfig, records: Records, run: Path, crew: Crew) -> TrainResult:
+    """Take part in the training that the chief leads, and end with it."""
+    with damage_named(records):
+        follower = Follower(config, records, run, crew)
+        follower.learner.agree()
+        follower.train()
+    crew.tell(np.array(0))
+    return _result(run, {"steps": follower.learner.done, "loss": follower.learner.average_loss}, None)
 
 
 def _result(run: Path, found: dict[str, Any], speed: float | None) -> TrainResult:
@@ -112,10 +132,10 @@ def _result(run: Path, found: dict[str, Any], speed: float | None) -> TrainResul
         run,
         found["steps"],
         found["loss"],
-        found["validation_accuracy"],
+        found.get("validation_accuracy"),
         speed,
-        found["validation_auc"],
-        found["best_step"],
+        found.get("validation_auc"),
+        found.get("best_step"),
     )
 
 

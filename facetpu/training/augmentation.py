@@ -8,7 +8,12 @@ from typing import Any, NamedTuple
 from ..config import Augmentation
 from ..nets.tensorflow import tf
 
-DAMAGE = 0x5EED  # sets the second draw's seed apart from the first's
+# Set the seeds of the second and third draw apart from the first's.
+DAMAGE = 0x5EED
+MIXING = 0x314D
+# Of the seam between two faces, in sides of the picture: its softest stretch and its sharpest.
+SOFT, SHARP = 1.0, 0.02
+OFF_CENTRE = 0.25  # of the side: how far from the centre a seam may pass
 
 
 class Draws(NamedTuple):
@@ -16,19 +21,25 @@ class Draws(NamedTuple):
 
     moves: Any  # float32 [8, B], -1 to 1: flip, right, down, zoom, rotation, brightness, contrast, saturation
     damage: Any  # float32 [7, B], -1 to 1: blur, jpeg, then occlusion: whether, x, y, width, height
+    mixing: Any  # float32 [4, B], -1 to 1: whether, then of the seam: its direction, place, softness
 
     def flipped(self, config: Augmentation) -> Any:
         """Bool ``[B]``: which pictures are mirrored."""
         return self.moves[0] < 0 if config.flip else tf.zeros_like(self.moves[0], tf.bool)
 
+    def mixed(self, config: Augmentation) -> Any:
+        """Bool ``[B]``: which pictures are crossed with another."""
+        return self.mixing[0] < 2 * config.mix - 1
+
 
 def draw(count: Any, seed: Any) -> Draws:
     """The draws of a batch of ``count`` pictures; equal seeds, two integers or tensors, give equal ones."""
-    again = tf.stack([seed[0], seed[1]]) + tf.constant([DAMAGE, 0], getattr(seed[1], "dtype", tf.int32))
-    return Draws(
-        tf.random.stateless_uniform([8, count], seed, minval=-1.0),
-        tf.random.stateless_uniform([7, count], again, minval=-1.0),
-    )
+
+    def drawn(rows: int, apart: int) -> Any:
+        own = tf.stack([seed[0], seed[1]]) + tf.constant([apart, 0], getattr(seed[1], "dtype", tf.int32))
+        return tf.random.stateless_uniform([rows, count], own, minval=-1.0)
+
+    return Draws(drawn(8, 0), drawn(7, DAMAGE), drawn(4, MIXING))
 
 
 def augment(pixels: Any, config: Augmentation, draws: Draws) -> Any:
@@ -63,6 +74,8 @@ def augment(pixels: Any, config: Augmentation, draws: Draws) -> Any:
     if config.brightness:
         pixels += _each(255 * brightness * config.brightness)
     pixels = tf.clip_by_value(pixels, 0.0, 255.0)
+    if config.mix:
+        pixels = _mixed(pixels, draws.mixed(config), *tf.unstack(draws.mixing)[1:])
     blur, jpeg, *rectangle = tf.unstack(draws.damage)
     if config.blur:
         pixels = _blurred(pixels, tf.maximum(blur, 0.0) * config.blur)
@@ -71,6 +84,29 @@ def augment(pixels: Any, config: Augmentation, draws: Draws) -> Any:
     if config.occlusion:
         pixels = _occluded(pixels, config.occlusion, *rectangle)
     return pixels
+
+
+def _mixed(pixels: Any, chosen: Any, direction: Any, place: Any, softness: Any) -> Any:
+    """The ``chosen`` pictures crossed with the one before them in the batch, along a straight seam.
+
+    Faces that are aligned to the same points cross to a face again, of somebody who does not exist. A
+    soft seam blends the two all over, a sharp one gives the eyes of one to the mouth of the other.
+
+    Args:
+        pixels: float32 ``[B, S, S, 3]``.
+        chosen: bool ``[B]``.
+        direction: float32 ``[B]`` of the seam, in half turns.
+        place: float32 ``[B]``, -1 to 1, from one side of the centre to the other.
+        softness: float32 ``[B]``, -1 to 1.
+    """
+    size = pixels.shape[1]
+    places = (tf.range(size, dtype=tf.float32) + 0.5) / size - 0.5
+    angle = math.pi * direction
+    x, y = places[None, None, :, None], places[None, :, None, None]
+    across = _each(tf.cos(angle)) * x + _each(tf.sin(angle)) * y - _each(OFF_CENTRE * place)
+    share = tf.sigmoid(across / _each(SHARP * (SOFT / SHARP) ** ((softness + 1) / 2)))
+    crossed = share * pixels + (1 - share) * tf.roll(pixels, 1, axis=0)
+    return tf.where(_each(chosen), crossed, pixels)
 
 
 def _blurred(pixels: Any, deviation: Any) -> Any:

@@ -39,7 +39,7 @@ def write_report(trainer: Trainer, path: Path) -> None:
         last=last,
         best=trainer.best,
         curves=draw_curves(history),
-        hardest=getattr(trainer, "hardest", None),
+        hardest=None if trainer.validated is None else trainer.validated.hardest,
     )
 
 
@@ -104,10 +104,9 @@ def _smoothed(values: list[float]) -> list[float]:
 
 def write_projector(trainer: Trainer) -> None:
     """Write the validated embeddings where TensorBoard's projector finds them."""
-    validated = getattr(trainer, "validated", None)
-    if validated is None:
+    if trainer.validated is None:
         return
-    embeddings, labels = validated
+    embeddings, labels = trainer.validated.embeddings, trainer.validated.labels
     events = trainer.run / "events"
     rows = ("\t".join(f"{value:.5f}" for value in row) for row in embeddings)
     (events / "embeddings.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")

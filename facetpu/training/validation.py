@@ -8,6 +8,8 @@ import numpy as np
 
 from ..contact_sheet import Cell, Section, contact_sheet
 from ..metrics import auc, roc, tar_at_far
+from .learner import Learner
+from .records import all_photos
 
 PHOTOS = 1500  # compared with each other at most: a million pairs
 FAR = 0.01
@@ -26,6 +28,46 @@ class PairFigures(NamedTuple):
     auc: float
     accuracy: float
     tar: float
+
+
+class Validated(NamedTuple):
+    """What was found over pairs of photos, and what it was found on.
+
+    Attributes:
+        figures: over all of the pairs.
+        hardest: uint8 [H, W, 3], a picture of the pairs that are told worst.
+        embeddings: float32 [n, D], unit rows.
+        labels: int64 [n].
+    """
+
+    figures: PairFigures
+    hardest: np.ndarray
+    embeddings: np.ndarray
+    labels: np.ndarray
+
+
+def accuracy(learner: Learner) -> float:
+    """The share of validation photos that the head tells right."""
+    records, right = learner.records, 0
+    for pixels, labels in all_photos(records, records.validation, learner.config.batch_size):
+        right += int(np.sum(np.argmax(learner.run_model(pixels)[1], axis=1) == labels))
+    return right / records.validation_photos
+
+
+def validate_pairs(learner: Learner) -> Validated | None:
+    """Compare photos of people held out, or else of validation; None without pairs of both kinds."""
+    records = learner.records
+    shards = records.held_out or records.validation
+    if not shards:
+        return None
+    batches = list(all_photos(records, shards, learner.config.batch_size).unbatch().take(PHOTOS).batch(64))
+    labels = np.concatenate([labels for _, labels in batches])
+    embeddings = learner.embed(batches)
+    figures = compare(embeddings, labels) if np.isfinite(embeddings).all() else None
+    if figures is None:
+        return None
+    pixels = np.concatenate([np.asarray(pixels) for pixels, _ in batches]).astype(np.uint8)
+    return Validated(figures, hard_pairs(embeddings, labels, pixels), embeddings, labels)
 
 
 def compare(embeddings: np.ndarray, labels: np.ndarray) -> PairFigures | None:
