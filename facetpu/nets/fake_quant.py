@@ -70,7 +70,7 @@ def rounded(net: Any, is_training: bool) -> Any:
         )
     if not is_training:
         return tf.quantization.fake_quant_with_min_max_vars(net, low, high)
-    before = tf.stack([low, high])
+    before = tf.stack([low, high])  # in every replica before the first of them moves it
     spans = gathered(tf.stack([tf.reduce_min(net), tf.reduce_max(net)])[None])  # [replicas, 2]
     span = tf.stack([tf.minimum(tf.reduce_min(spans), 0.0), tf.maximum(tf.reduce_max(spans), 0.0)])
     # The first batch gives the range as it is.

@@ -73,7 +73,7 @@ def remedies(comparison: Comparison, calibrated_on: int, clip: float | None, of_
     if of_run:
         tried.append(
             f"{TRAIN_ON}: in a copy of the run's config.yaml set warm_start to the run, "
-            "network.quantization_aware to true and a tenth of the learning rate and steps; then facetpu "
+            "network.quantization_aware to true and a hundredth of the learning rate; then facetpu "
             "train COPY RECORDS NEW_RUN, and export NEW_RUN"
         )
     return tried

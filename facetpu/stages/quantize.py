@@ -157,7 +157,7 @@ def quantize(
             held_out=learnt or len(sample.crops) > samples,
             warnings=warnings,
             worst_layers=[str(layer) for layer in sorted(layers, key=lambda layer: -layer.added)[:WORST]],
-            remedies=remedies(comparison, calibrated_on, clip, read_manifest(frozen)["kind"] == "run"),
+            remedies=remedies(comparison, calibrated_on, clip, read_manifest(frozen).get("kind") == "run"),
             **{key: value for key, value in comparison._asdict().items() if key in QuantizeResult._fields},
         )
     return _result(out, read_manifest(out))
