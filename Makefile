@@ -24,8 +24,8 @@ PHOTO ?= photo.jpg
 DEMO ?= demo
 FLAGS ?=
 
-.PHONY: help setup demo test test-all lint check format align pack train export freeze quantize split compile join \
-	imprint identify evaluate doctor clean
+.PHONY: help setup demo test test-all test-ray lint check format align pack train export freeze quantize split compile \
+	join imprint identify evaluate doctor clean
 
 help:  ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -48,6 +48,10 @@ test: setup  ## Run the test suite, but for what takes long.
 
 test-all: setup  ## Run all of it: some twenty minutes.
 	$(BIN)/python -m pytest $(FLAGS)
+
+test-ray: setup  ## Install Ray and an S3 server, and run the tests of --engine ray.
+	$(BIN)/python -m pip install -q -e '.[ray,cloud]' 'moto[server]>=5,<6'
+	$(BIN)/python -m pytest tests/test_ray.py $(FLAGS)
 
 lint: setup  ## Format, lint, types and the README's generated parts.
 	$(BIN)/ruff format --check .

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any, Iterator
 
-from .errors import FacetpuError
+from .errors import FacetpuError, missing_module
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 # What botocore and google-auth raise, which fsspec passes on and which are no OSError.
@@ -27,13 +27,13 @@ def place(text: str) -> Path:
     """
     if not _URL.match(text):
         return Path(text)
-    from upath import UPath
-
-    path = UPath(text)
     try:
+        from upath import UPath
+
+        path = UPath(text)
         path.fs  # noqa: B018 - loads what opens URLs of this kind
     except ImportError as error:
-        raise FacetpuError(f"{text}: {error}, with pip") from None
+        raise missing_module(error) or FacetpuError(f"{text}: {error}, with pip") from None
     except ValueError as error:
         raise FacetpuError(f"{text}: {error}; s3:// and gs:// are such URLs") from None
     return path

@@ -265,6 +265,8 @@ def portable(error: Exception) -> Exception:
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # Whatever its class does when it is built anew.
+        if isinstance(error, FacetpuError):
+            return FacetpuError(str(error))
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
 

@@ -32,7 +32,7 @@ def changed(pixels: np.ndarray, draws: Any, **config: Any) -> np.ndarray:
     """``pixels`` after these changes and no others."""
     from facetpu.training.augmentation import augment
 
-    return augment(pixels, Augmentation(**{**NOTHING, **config}), draws).numpy()
+    return np.asarray(augment(pixels, Augmentation(**{**NOTHING, **config}), draws))
 
 
 def numbers(draws: Any) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ import pytest
 
 from facetpu import workers
 from facetpu.errors import FacetpuError
+from facetpu.image import UnreadableImage
 from facetpu.workers import each
 
 offset = 0
@@ -62,6 +63,10 @@ def fail_at_thirty(item: int) -> int:
     if item == 30:
         raise FacetpuError("thirty is not to be had")
     return item
+
+
+def read_damaged(_: int) -> int:
+    raise UnreadableImage(Path("a.jpg"), "is cut off")
 
 
 def threads(_: int) -> str:
@@ -120,6 +125,11 @@ def test_an_error_of_the_operating_system_is_no_death() -> None:
 def test_an_error_that_no_pipe_can_carry_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RuntimeError, match="Awkward: one and two"):
         list(each(raise_awkward, range(3), 1, start, (0,), name_it))
+
+
+def test_a_photo_that_a_task_cannot_read_is_told_in_one_line() -> None:
+    with pytest.raises(FacetpuError, match=r"^a\.jpg: is cut off$"):
+        list(each(read_damaged, range(3), 1, start, (0,)))
 
 
 def test_what_a_task_raises_is_raised_here() -> None:

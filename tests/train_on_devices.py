@@ -1,4 +1,4 @@
-"""Train in a process of its own, as each worker of several is: JSON of the trainings, how many CPUs, steps a figure.
+"""Train in a process of its own, as each worker of several is: TRAININGS (JSON), CPUS, STEPS A FIGURE.
 
 TensorFlow settles what devices it has, and which workers it belongs to, once in a process.
 """

@@ -22,7 +22,7 @@ def _numbers(ctx: click.Context, option: click.Parameter, text: str | None) -> t
 
 @click.command()
 @click.argument("model", type=FILE)
-@click.argument("crops", type=PLACE)
+@click.argument("crops", type=FOLDER)
 @click.option(
     "--pairs",
     type=FILE,

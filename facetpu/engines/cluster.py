@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import ray
+from ray.util.client import ray as client
 
 from .. import __version__
 from ..errors import FacetpuError
@@ -68,6 +69,17 @@ def node_names() -> dict[str, str]:
     }
 
 
+def head_answers() -> bool:
+    """Whether the head is there. While it is not, Ray answers nothing, and at last ends this process."""
+    if client.is_connected():  # Such a connection fails by itself.
+        return True
+    try:
+        _touch(*ray.get_runtime_context().gcs_address.rsplit(":", 1))
+    except OSError:
+        return False
+    return True
+
+
 @functools.cache
 def versions() -> dict[str, str]:
     """What is installed here of that which the results depend on; facetpu by its code too."""
@@ -106,9 +118,13 @@ def _reach(address: str) -> None:
     url = urlsplit(address if "://" in address else f"//{address}")
     try:
         port = url.port or (CLIENT_PORT if url.scheme else HEAD_PORT)
-        socket.create_connection((url.hostname or "", port), REACH_SECONDS).close()
+        _touch(url.hostname or "", port)
     except (OSError, ValueError) as error:
         raise FacetpuError(_absent(address, error)) from None
+
+
+def _touch(host: str, port: str | int) -> None:
+    socket.create_connection((host, int(port)), REACH_SECONDS).close()
 
 
 def _absent(address: str, error: Any) -> str:

@@ -34,6 +34,7 @@ MOST = 1024  # items in a batch, however fast they are
 GROWTH = 4  # at most, from one batch to the next
 LOOK_SECONDS = 2.0  # between two looks at what nodes there are
 PATIENT_SECONDS = 30.0  # without any worker, after which the user is told
+HEAD_SECONDS = 30.0  # that a head has to come back, if it keeps its state in Redis
 
 
 class RayEngine:
@@ -128,8 +129,11 @@ class _Hand:
         self.size = max(1, min(fitting, GROWTH * items, MOST))
 
     def dismiss(self) -> None:
-        """End it, whatever it is at."""
-        ray.kill(self._actor)
+        """End it, whatever it is at; if it is at nothing, in peace, so that it clears up."""
+        if self.calls:
+            ray.kill(self._actor)
+        else:
+            self._actor.__ray_terminate__.remote()
 
 
 class _Team:
@@ -146,11 +150,11 @@ class _Team:
         self._names: dict[str, str] = {}  # of nodes, lost ones too
         self._alive: set[str] = set()  # nodes
         self._speeds: dict[str, tuple[int, float]] = {}  # items and seconds by node
-        self._looked = self._manned = -math.inf  # when the nodes were looked at; when there was a worker
+        # When the nodes were looked at, and when last there was a worker, and a head.
+        self._looked, self._manned, self._answered = -math.inf, time.monotonic(), time.monotonic()
 
     def work(self, items: Iterable[Any]) -> Iterator[Any]:
         """The results for ``items``, and a :class:`_Blamed` for each that kills."""
-        self._manned = time.monotonic()
         yield from self._run(iter(items), alone=False)
         while self._suspects:
             # One at a time, as nothing else is being done: others may have taken the memory before.
@@ -193,6 +197,13 @@ class _Team:
         if now - self._looked < LOOK_SECONDS:
             return
         self._looked = now
+        if not cluster.head_answers():
+            if now - self._answered > HEAD_SECONDS:
+                raise FacetpuError(
+                    "the cluster's head is gone; start it and run the same command again to go on"
+                )
+            return
+        self._answered = now
         names = cluster.node_names()
         self._alive = set(names)
         self._names.update(names)
@@ -245,7 +256,8 @@ class _Team:
         if isinstance(answer, Greeting):
             self._welcome(hand, answer)
             return
-        self._deaths = 0
+        if answer.results:
+            self._deaths = 0
         for item, result in zip(batch, answer.results, strict=False):
             yield _Blamed(item, result.reason) if isinstance(result, Crash) else result
         done = len(answer.results)
@@ -286,7 +298,8 @@ class _Team:
         for batch in reversed(others):
             self._queue.extendleft(reversed(batch))
         self._looked = -math.inf
-        self._alive = set(cluster.node_names())
+        if cluster.head_answers():
+            self._alive = set(cluster.node_names())
         if hand.node and hand.node not in self._alive:
             log.warning("node %s is lost; what it was at is done by others", self._name(hand))
             self._queue.extendleft(reversed(at))

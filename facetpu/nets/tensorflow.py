@@ -15,7 +15,8 @@ import warnings
 from collections.abc import Iterator
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# What C++ has to say when one of several workers is gone, Python says in one line.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if "TF_CONFIG" in os.environ else "2")
 
 
 @contextlib.contextmanager

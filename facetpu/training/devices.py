@@ -133,9 +133,8 @@ class Crew:
             yield
         except LOST as error:
             raise WorkerLost(
-                f"worker {self.share.worker} of {self.share.workers}: another worker is gone "
-                f"({_first_line(error)}); "
-                "mend what it tells of, and start all of them again with --resume"
+                f"worker {self.share.worker} of {self.share.workers}: another worker is gone, or unreachable "
+                f"({type(error).__name__}); mend what it tells of, and start all of them again with --resume"
             ) from None
 
 
@@ -162,18 +161,15 @@ def _strategy(name: str) -> Any:
         try:
             return tf.distribute.MultiWorkerMirroredStrategy()
         except tf.errors.OpError as error:
+            reason = str(error.message).splitlines()[0]
             raise FacetpuError(
-                f"{VARIABLE}: the workers do not find together: {_first_line(error)}; check the addresses, "
+                f"{VARIABLE}: the workers do not find together: {reason}; check the addresses, "
                 "and that nothing else has this worker's port"
             ) from None
     if name == "mirrored":
         kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
         return tf.distribute.MirroredStrategy([one.name for one in tf.config.list_logical_devices(kind)])
     return tf.distribute.get_strategy()
-
-
-def _first_line(error: tf.errors.OpError) -> str:
-    return str(error.message).splitlines()[0]
 
 
 def _check_shared(batch_size: int, count: int, what: str) -> None:
