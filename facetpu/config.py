@@ -33,6 +33,8 @@ class Network(_Section):
     batch_norm_decay: float = Field(default=0.99, ge=0, lt=1)
     # Only these are trained, as ["Embedding", "MobilenetV1/Conv2d_13*"], with the new head; all unless given.
     trainable_scopes: list[str] | None = Field(default=None, min_length=1)
+    # Round weights and activations to what int8 can hold: to train a trained network on, for the Edge TPU.
+    quantization_aware: bool = False
 
     @model_validator(mode="after")
     def _has_multiplier(self) -> Network:
@@ -190,6 +192,14 @@ class TrainConfig(_Section):
     def _goes_together(self) -> TrainConfig:
         if self.loss.name in ("triplet", "triplet_batch_hard") and self.sampling.by != "identities":
             raise ValueError(f"loss {self.loss.name} compares people's photos: set sampling.by to identities")
+        return self
+
+    @model_validator(mode="after")
+    def _has_weights_to_round(self) -> TrainConfig:
+        if self.network.quantization_aware and self.warm_start is None:
+            raise ValueError(
+                "network.quantization_aware trains a trained network on: set warm_start to its run"
+            )
         return self
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ from .scopes import in_scopes
 from .tensorflow import slim, tf, v1
 
 EPSILON = 0.001
+SCOPE = "BatchNorm"  # of the variables, below the layer's
 
 
 def batch_norm(
@@ -29,13 +30,8 @@ def batch_norm(
         trainable_scopes: the scopes that are trained, None for all: elsewhere the moving averages
             stand, as the frozen weights before them do.
     """
-    channels = [inputs.shape[-1]]
-    zeros, ones = v1.zeros_initializer(), v1.ones_initializer()
-    with v1.variable_scope("BatchNorm") as scope:
-        gamma = slim.model_variable("gamma", channels, initializer=ones)
-        beta = slim.model_variable("beta", channels, initializer=zeros)
-        moving_mean = slim.model_variable("moving_mean", channels, initializer=zeros, trainable=False)
-        moving_variance = slim.model_variable("moving_variance", channels, initializer=ones, trainable=False)
+    with v1.variable_scope(SCOPE) as scope:
+        gamma, beta, moving_mean, moving_variance = batch_norm_variables(inputs.shape[-1])
     if not is_training or not in_scopes(scope.name, trainable_scopes):
         return v1.nn.fused_batch_norm(
             inputs, gamma, beta, moving_mean, moving_variance, epsilon=EPSILON, is_training=False
@@ -50,6 +46,17 @@ def batch_norm(
         for average, value in ((moving_mean, mean), (moving_variance, variance)):
             average.assign_sub((1 - decay) * (average - tf.stop_gradient(value)))
     return outputs
+
+
+def batch_norm_variables(channels: int) -> tuple[Any, Any, Any, Any]:
+    """A batch norm's scale, offset, and averages of mean and variance, each ``[C]``, in the scope at hand."""
+    zeros, ones = v1.zeros_initializer(), v1.ones_initializer()
+    return (
+        slim.model_variable("gamma", [channels], initializer=ones),
+        slim.model_variable("beta", [channels], initializer=zeros),
+        slim.model_variable("moving_mean", [channels], initializer=zeros, trainable=False),
+        slim.model_variable("moving_variance", [channels], initializer=ones, trainable=False),
+    )
 
 
 def _normalise_together(inputs: Any, gamma: Any, beta: Any) -> tuple[Any, Any, Any]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ..config import Network, nearest
 from ..errors import FacetpuError
+from .fake_quant import QUANTIZABLE, biased, rounding
 from .inception_resnet_v1 import inception_resnet_v1
 from .mobilefacenet import mobilefacenet
 from .mobilenet_v1 import mobilenet_v1
@@ -61,7 +62,16 @@ def classify(pixels: Any, network: Network, people: int, is_training: bool) -> O
     images = (pixels - PIXEL_MEAN) * PIXEL_SCALE
     net = find_network(network.name)(images, network, is_training)
     net = tf.nn.avg_pool2d(net, net.shape[1:3], strides=1, padding="VALID")
-    embedding = slim.conv2d(net, network.embedding_dim, 1, activation_fn=None, scope="Embedding")
+    embedding = slim.conv2d(
+        net,
+        network.embedding_dim,
+        1,
+        activation_fn=rounding(None, network, is_training),
+        # Said aloud: replicas that wait for each other leave slim's arg scopes in another order.
+        normalizer_fn=biased if network.quantization_aware else None,
+        normalizer_params=None,
+        scope="Embedding",
+    )
     with v1.variable_scope("Logits"):
         kernel = slim.model_variable(
             "weights",
@@ -113,9 +123,15 @@ def check_network(network: Network) -> None:
     """Refuse a network that cannot be built.
 
     Raises:
-        FacetpuError: there is none of that name, or the image is too small for it.
+        FacetpuError: there is none of that name, the image is too small for it, or it cannot be trained
+            for integers.
     """
     find_network(network.name)
+    if network.quantization_aware and network.name not in QUANTIZABLE:
+        raise FacetpuError(
+            f"network.quantization_aware: {network.name} cannot be trained with rounding; "
+            f"{', '.join(QUANTIZABLE)} can"
+        )
     smallest = SMALLEST.get(network.name, 0)
     if network.image_size < smallest:
         raise FacetpuError(

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..config import Network
 from .batch_norm import batch_norm
+from .fake_quant import folded_batch_norm, rounding
 from .tensorflow import slim, tf, v1
 
 
@@ -15,16 +16,16 @@ def convolutions(
     """An arg scope for slim's ``conv2d`` and ``separable_conv2d``: batch norm, padded to keep the size.
 
     Args:
-        network: gives the batch norm's decay and which scopes are trained.
+        network: gives the batch norm's decay, which scopes are trained, and whether for integers.
         is_training: whether batch norm uses the batch's statistics.
         activation: what follows each convolution; ReLU6 is what quantises best.
         initializer: of the weights; a truncated normal of deviation 0.09, MobileNet's, unless given.
     """
     return slim.arg_scope(
         [slim.conv2d, slim.separable_conv2d],
-        activation_fn=activation,
+        activation_fn=rounding(activation, network, is_training),
         weights_initializer=initializer or v1.truncated_normal_initializer(stddev=0.09),
-        normalizer_fn=batch_norm,
+        normalizer_fn=folded_batch_norm if network.quantization_aware else batch_norm,
         normalizer_params={
             "decay": network.batch_norm_decay,
             "is_training": is_training,

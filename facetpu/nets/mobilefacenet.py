@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..config import Network
+from .fake_quant import rounded_sum, rounding
 from .layers import convolutions, he_normal
 from .tensorflow import slim, v1
 
@@ -44,7 +45,8 @@ def mobilefacenet(images: Any, network: Network, is_training: bool) -> Any:
         index = 0
         for expansion, depth, repeats, first_stride in BLOCKS:
             for repeat in range(repeats):
-                net = _block(net, expansion, depth, 1 if repeat else first_stride, f"Bottleneck_{index}")
+                stride = 1 if repeat else first_stride
+                net = _block(net, expansion, depth, stride, f"Bottleneck_{index}", network, is_training)
                 index += 1
         net = slim.conv2d(net, LAST_DEPTH, 1, scope="Conv2d_2")
         return slim.separable_conv2d(
@@ -52,16 +54,20 @@ def mobilefacenet(images: Any, network: Network, is_training: bool) -> Any:
             None,
             net.shape[1:3],
             depth_multiplier=1,
-            activation_fn=None,
+            activation_fn=rounding(None, network, is_training),
             padding="VALID",
             scope="Global_depthwise",
         )
 
 
-def _block(net: Any, expansion: int, depth: int, stride: int, scope: str) -> Any:
-    before = net
+def _block(
+    net: Any, expansion: int, depth: int, stride: int, scope: str, network: Network, is_training: bool
+) -> Any:
+    before, linear = net, rounding(None, network, is_training)
     with v1.variable_scope(scope):
         net = slim.conv2d(net, net.shape[-1] * expansion, 1, scope="expand")
         net = slim.separable_conv2d(net, None, 3, depth_multiplier=1, stride=stride, scope="depthwise")
-        net = slim.conv2d(net, depth, 1, activation_fn=None, scope="project")
-    return before + net if stride == 1 and before.shape[-1] == depth else net
+        net = slim.conv2d(net, depth, 1, activation_fn=linear, scope="project")
+    if stride != 1 or before.shape[-1] != depth:
+        return net
+    return rounded_sum(before, net, scope, network, is_training)

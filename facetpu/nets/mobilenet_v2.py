@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..config import Network
+from .fake_quant import rounded_sum, rounding
 from .layers import convolutions
 from .tensorflow import slim, v1
 
@@ -45,7 +46,9 @@ def mobilenet_v2(images: Any, network: Network, is_training: bool) -> Any:
             for repeat in range(repeats):
                 scope = f"expanded_conv_{index}" if index else "expanded_conv"
                 stride = 1 if repeat else first_stride
-                net = _block(net, expansion, divisible(depth * multiplier), stride, scope)
+                net = _block(
+                    net, expansion, divisible(depth * multiplier), stride, scope, network, is_training
+                )
                 index += 1
         return slim.conv2d(net, divisible(LAST_DEPTH * max(1.0, multiplier)), 1, scope="Conv_1")
 
@@ -56,12 +59,16 @@ def divisible(depth: float, by: int = 8) -> int:
     return nearest if nearest >= 0.9 * depth else nearest + by
 
 
-def _block(net: Any, expansion: int, depth: int, stride: int, scope: str) -> Any:
+def _block(
+    net: Any, expansion: int, depth: int, stride: int, scope: str, network: Network, is_training: bool
+) -> Any:
     """An inverted residual: widen, filter each channel, narrow without an activation."""
-    before = net
+    before, linear = net, rounding(None, network, is_training)
     with v1.variable_scope(scope):
         if expansion > 1:
             net = slim.conv2d(net, divisible(net.shape[-1] * expansion), 1, scope="expand")
         net = slim.separable_conv2d(net, None, 3, depth_multiplier=1, stride=stride, scope="depthwise")
-        net = slim.conv2d(net, depth, 1, activation_fn=None, scope="project")
-    return before + net if stride == 1 and before.shape[-1] == depth else net
+        net = slim.conv2d(net, depth, 1, activation_fn=linear, scope="project")
+    if stride != 1 or before.shape[-1] != depth:
+        return net
+    return rounded_sum(before, net, scope, network, is_training)

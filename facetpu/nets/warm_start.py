@@ -21,6 +21,7 @@ from ..tflite.model import op_name, read_model, type_name
 from .batch_norm import EPSILON
 from .checkpoint import AVERAGE, chosen_checkpoint, latest_checkpoint
 from .classifier import PIXEL_MEAN, PIXEL_SCALE, find_network
+from .fake_quant import SCOPE as RANGES
 from .tensorflow import tf, v1
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,8 @@ def _checkpoint_values(path: Path, variables: dict[str, Any]) -> dict[str, np.nd
         fits = held is not None and shapes[held] == variable.shape.as_list()
         if fits:
             values[name] = reader.get_tensor(held)
+        elif f"/{RANGES}/" in name:
+            continue  # they are yet to be learnt
         elif name.startswith(HEAD):
             log.info("%s: has no %s of this shape; it starts anew", path, name)
         elif held is not None:

@@ -18,6 +18,7 @@ FEW_PEOPLE = 10
 VARIATION = 8.0  # grey levels by which crops differ from their mean; less is one picture over and over
 LOOKED_AT = 24  # crops that are searched for a face
 NEAR = 0.1  # of the side, how far a landmark may be from its place in the template
+TRAIN_ON = "train on with rounding to integers (QAT)"
 GOOD = 0.98  # cosine between float and int8, from which nothing need be mended
 
 
@@ -51,16 +52,30 @@ def warnings_of(sample: Sample, samples: int, aligned: bool) -> list[str]:
     return found
 
 
-def remedies(comparison: Comparison, calibrated_on: int, clip: float | None) -> list[str]:
-    """What can be tried where the integers are too far from the floats."""
+def remedies(comparison: Comparison, calibrated_on: int, clip: float | None, of_run: bool) -> list[str]:
+    """What can be tried where the integers are too far from the floats.
+
+    Args:
+        comparison: of the two.
+        calibrated_on: crops; none where the ranges were learnt in training.
+        clip: the percentage of each activation's numbers that its range holds; None for all.
+        of_run: whether facetpu trained the network, and can train it on.
+    """
     if comparison.cosine >= GOOD:
         return []
+    if not calibrated_on:
+        return [f"{TRAIN_ON} for more steps: warm_start may be this run"]
     tried = []
     if calibrated_on < 500:
         tried.append("calibrate on more crops: --samples 500, of many people and lights")
     if clip is None:
         tried.append("leave out the rarest activations: --clip 99.999, then 99.99")
-    tried.append("train on with fake quantisation (QAT), and export that run")
+    if of_run:
+        tried.append(
+            f"{TRAIN_ON}: in a copy of the run's config.yaml set warm_start to the run, "
+            "network.quantization_aware to true and a hundredth of the learning rate; then facetpu "
+            "train COPY RECORDS NEW_RUN, and export NEW_RUN"
+        )
     return tried
 
 

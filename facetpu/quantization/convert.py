@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import numpy as np
 from ..edgetpu.support import require_readable
 from ..errors import FacetpuError
 from ..nets.graph import Frozen
+from ..nets.rounded import is_rounded, with_rounded_pixels, without_rounding
 from ..nets.scaling import EMBEDDING, INPUT, Scaled, without_scaling
 from ..nets.tensorflow import ConverterError, quiet, tf, v1
 from ..tflite.head import base_output
@@ -33,11 +35,11 @@ class Converted(NamedTuple):
 
 
 def convert(embedder: Frozen, crops: np.ndarray, clip: float | None = None) -> Converted:
-    """Quantise ``embedder`` with the ranges that its activations have on ``crops``.
+    """Quantise ``embedder``, with the ranges of its training or else those of its activations on ``crops``.
 
     Args:
-        embedder: the float graph.
-        crops: uint8 ``[n, S, S, 3]``, RGB.
+        embedder: the graph.
+        crops: uint8 ``[n, S, S, 3]``, RGB; of no meaning for a graph that was trained with rounding.
         clip: the percentage of each activation's numbers that its range must hold; None for all.
 
     Raises:
@@ -46,9 +48,14 @@ def convert(embedder: Frozen, crops: np.ndarray, clip: float | None = None) -> C
     """
     side = embedder.image_size
     scaled = without_scaling(embedder.graph, side)
-    twin, base = integer_model(scaled, side, crops, clip, [EMBEDDING], tf.uint8)
+    if is_rounded(embedder.graph):
+        graph = with_rounded_pixels(scaled, side)
+        twin, base = run_converter(converter(without_rounding(graph), side)), _trained_integers(graph)
+    else:
+        twin, base = integer_model(scaled, side, crops, clip, [EMBEDDING], tf.uint8)
     _check(base, scaled)
-    return Converted(base, run_converter(converter(embedder.graph, side)), twin, scaled.scale, scaled.mean)
+    base_float = run_converter(converter(without_rounding(embedder.graph), side))
+    return Converted(base, base_float, twin, scaled.scale, scaled.mean)
 
 
 def integer_model(
@@ -84,6 +91,21 @@ def integer_model(
     log.info("calibrating on %d crops", len(crops))
     calibrated = measured(_prepared(scaled.graph, side, images, outputs), images, clip)
     return calibrated, _told(quantized)
+
+
+def _trained_integers(graph: Any) -> bytes:
+    """A graph that was trained with rounding as the integer model that it was trained to be."""
+    function = v1.wrap_function(lambda: tf.import_graph_def(graph, name=""), [])
+    # The converter of TensorFlow 1 takes no rounded graph without calibrating it.
+    converting = tf.lite.TFLiteConverter.from_concrete_functions(
+        [function.prune(f"{INPUT}:0", f"{EMBEDDING}:0")]
+    )
+    converting.optimizations = [tf.lite.Optimize.DEFAULT]
+    converting.inference_input_type = converting.inference_output_type = tf.uint8
+    converting._experimental_disable_per_channel_quantization_for_dense_layers = True
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Statistics for quantized inputs")  # a node has them
+        return run_converter(converting)
 
 
 def converter(graph: Any, side: int, outputs: Sequence[str] = (EMBEDDING,)) -> Any:

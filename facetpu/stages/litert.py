@@ -11,6 +11,7 @@ import numpy as np
 from ..artefacts import read_manifest
 from ..labels import read_labels
 from ..nets.graph import read_graph
+from ..nets.rounded import without_rounding
 from ..nets.scaling import EMBEDDING, without_scaling
 from ..nets.tensorflow import tf, v1
 from ..quantization.calibration import read_sample
@@ -59,7 +60,7 @@ def write_litert(
     """
     side = read_manifest(frozen)["image_size"]
     sample = read_sample(calibration, samples + HELD_OUT, side)
-    graph, (kernel, factor) = read_graph(frozen / "frozen.pb"), _rows(head)
+    graph, (kernel, factor) = without_rounding(read_graph(frozen / "frozen.pb")), _rows(head)
     scaled = without_scaling(graph, side)
     whole, inner = (_with_head(each, side, kernel, factor) for each in (graph, scaled.graph))
     makers: dict[str, Callable[[], bytes]] = {

@@ -14,6 +14,7 @@ from ..board.embed import Embedder
 from ..errors import FacetpuError
 from ..labels import read_labels, write_labels
 from ..nets.graph import Frozen, read_graph
+from ..nets.rounded import is_rounded
 from ..people import check_folder
 from ..quantization.advice import remedies, warnings_of
 from ..quantization.calibration import Sample, read_sample
@@ -36,7 +37,7 @@ class QuantizeResult(NamedTuple):
 
     out: Path
     people: int
-    calibrated_on: int
+    calibrated_on: int  # crops; none where the ranges were learnt in training
     compared_on: int  # crops
     held_out: bool  # they were not calibrated on; else there were no others
     cosine: float  # mean over the crops of that of the float and the int8 embedding
@@ -51,8 +52,11 @@ class QuantizeResult(NamedTuple):
 
     def __str__(self) -> str:
         compared = f"{self.compared_on} {'others' if self.held_out else 'of them'}"
+        ranges = f"calibrated on {self.calibrated_on} crops"
+        if not self.calibrated_on:
+            ranges, compared = "ranges learnt in training", f"{self.compared_on} crops"
         lines = [
-            f"{self.out}: calibrated on {self.calibrated_on} crops; int8 against float on {compared}: "
+            f"{self.out}: {ranges}; int8 against float on {compared}: "
             f"cosine {self.cosine:.4f} (worst hundredth {self.percentile:.4f}, lowest "
             f"{self.lowest_cosine:.4f}), correlation {self.correlation:.4f}"
         ]
@@ -76,6 +80,9 @@ def quantize(
 ) -> QuantizeResult:
     """Quantise ``frozen`` to integers throughout, as the Edge TPU needs it.
 
+    A graph that was trained with rounding gets the ranges that it was trained with; the crops then serve
+    to compare integers and floats.
+
     A graph without a head of its own, as a third party's, gets one that tells the calibration's
     people apart: a row is the mean embedding of one.
 
@@ -90,8 +97,9 @@ def quantize(
         overwrite: replace ``out``.
 
     Raises:
-        FacetpuError: ``frozen`` is no such folder, the crops do not fit it, or the converter left
-            something that is not integer or that the Edge TPU compiler cannot read.
+        FacetpuError: ``frozen`` is no such folder, the crops do not fit it, ``clip`` is given where the
+            ranges were learnt, or the converter left something that is not integer or that the Edge TPU
+            compiler cannot read.
     """
     frozen, out, calibration = Path(frozen), Path(out), Path(calibration)
     if frozen.is_file() and read_manifest(frozen.parent).get("stage") == "freeze":
@@ -107,9 +115,12 @@ def quantize(
     check_new(out, overwrite)
 
     embedder, labels, alignment = _read_frozen(frozen)
+    learnt = is_rounded(embedder.graph)
+    if learnt and clip is not None:
+        raise FacetpuError(f"{frozen}: was trained with rounding and has its ranges; leave out --clip")
     sample = read_sample(calibration, samples + HELD_OUT, embedder.image_size)
     alignment = _same_alignment(alignment, sample, calibration)
-    warnings = warnings_of(sample, samples, aligned=sample.alignment is not None)
+    warnings = [] if learnt else warnings_of(sample, samples, aligned=sample.alignment is not None)
     for warning in warnings:
         log.warning("%s: %s", calibration, warning)
     converted = convert(embedder, sample.crops[:samples], clip)
@@ -133,7 +144,7 @@ def quantize(
         head = build_head(kernel, embedder.scale or DEFAULT_SCALE, form.scale, form.zero_point, form.name)
         (folder / "head.tflite").write_bytes(head)
         write_labels(folder / "labels.txt", labels)
-        calibrated_on = min(samples, len(sample.crops))
+        calibrated_on = 0 if learnt else min(samples, len(sample.crops))
         write_manifest(
             folder,
             "quantize",
@@ -143,10 +154,10 @@ def quantize(
             embedding_dim=embedder.embedding_dim,
             people=len(labels),
             calibrated_on=calibrated_on,
-            held_out=len(sample.crops) > samples,
+            held_out=learnt or len(sample.crops) > samples,
             warnings=warnings,
             worst_layers=[str(layer) for layer in sorted(layers, key=lambda layer: -layer.added)[:WORST]],
-            remedies=remedies(comparison, calibrated_on, clip),
+            remedies=remedies(comparison, calibrated_on, clip, read_manifest(frozen).get("kind") == "run"),
             **{key: value for key, value in comparison._asdict().items() if key in QuantizeResult._fields},
         )
     return _result(out, read_manifest(out))

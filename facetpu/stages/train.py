@@ -176,7 +176,7 @@ def _check_size(config: TrainConfig, records: Records) -> None:
 def _check_same(run: Path, config: TrainConfig, records: Records) -> None:
     """Refuse to go on with another network, or on other people."""
     before = read_config(run / "config.yaml").network
-    for name in ("name", "multiplier", "image_size", "embedding_dim"):
+    for name in ("name", "multiplier", "image_size", "embedding_dim", "quantization_aware"):
         old, new = getattr(before, name), getattr(config.network, name)
         if old != new:
             setting = "depth_multiplier" if name == "multiplier" else name

@@ -22,7 +22,8 @@ from .sampling import read_index
 from .teacher import cosine_loss
 
 LOSS_MEMORY = 0.9  # share of the old average loss kept at each step
-SPREAD_BATCHES = 8  # of training photos, over which the batch norm of a .tflite is spread
+# Of training photos, over which the batch norm of a .tflite is spread and the first ranges are measured.
+SPREAD_BATCHES = 8
 
 
 class Learner:
@@ -43,9 +44,9 @@ class Learner:
         self.average = tf.Variable(0.0, trainable=False, name="average_loss")
         side = network.image_size
         photos = [tf.TensorSpec([None, side, side, 3]), tf.TensorSpec([None], tf.int64)]
-        tf.function(
-            lambda pixels: self.model(pixels, True), photos[:1], autograph=False
-        ).get_concrete_function()
+        # Of a network that is trained for integers, it moves nothing but the ranges of its activations.
+        self.measure = tf.function(lambda pixels: self.model(pixels, True), photos[:1], autograph=False)
+        self.measure.get_concrete_function()
         self.trained = [weight for weight in self.model.trainable_variables if self._is_trained(weight)]
         check_scopes(by_name(self.model.trainable_variables), network.trainable_scopes)
         if config.loss.scale is not None:
@@ -78,10 +79,12 @@ class Learner:
         variables = by_name(self.model.variables)
         network = self.config.network
         warm_start(path, network, variables)
-        if path.suffix == ".tflite":
-            photos = all_photos(self.records, self.records.train, self.config.batch_size)
-            batches = [pixels.numpy() for pixels, _ in photos.take(SPREAD_BATCHES)]
-            spread_batch_norm(network, variables, batches)
+        photos = all_photos(self.records, self.records.train, self.config.batch_size).take(SPREAD_BATCHES)
+        if network.quantization_aware:
+            for pixels, _ in photos:
+                self.measure(pixels)
+        elif path.suffix == ".tflite":
+            spread_batch_norm(network, variables, [pixels.numpy() for pixels, _ in photos])
         self.averages.start()
 
     def agree(self) -> None:
