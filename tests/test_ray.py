@@ -41,7 +41,7 @@ ROOT = Path(__file__).parents[1]
 # The nodes must find this very facetpu, and the tasks of these tests.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_worker_niceness"] = "0"  # or a busy machine starves the workers, and these tests never end
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  # a busy machine starves them at Ray's own 15
 
 
 def add_node(cluster: Cluster, **more: Any) -> None:
