@@ -300,7 +300,7 @@ def note_until(count: int, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatc
 
 def remote_tree(folder: Any) -> dict[str, bytes]:
     start = len(folder.path) + 1
-    return {name[start:]: data for name, data in folder.fs.cat(folder.path, recursive=True).items()}
+    return {name[start:]: folder.fs.cat_file(name) for name in folder.fs.find(folder.path)}
 
 
 # Bad input
