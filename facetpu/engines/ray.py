@@ -87,7 +87,8 @@ class RayEngine:
                         f"{result.item!r} killed the process at work on it, twice: it {result.reason}"
                     )
         finally:
-            team.dismiss()
+            if cluster.head_answers():  # Without it this would wait for ever; a lost cluster ends its actors.
+                team.dismiss()
 
     def status(self) -> str:
         """Which of several nodes is the slowest, and how slow."""

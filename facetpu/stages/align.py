@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .. import __version__
 from ..alignment.crop_tables import BOXES, FLAGS, cells, write_tables
 from ..alignment.journal import Entry, Journal, remove_journal
@@ -372,13 +374,27 @@ def _align_photo(entry: Entry) -> tuple[str, dict[str, Any]]:
         others = [face for face in found if face is not faces[0]]
     template, size, margin = _job.config.template, _job.config.size, _job.config.margin
     for face, crop in zip(faces, _job.config.crops_of(entry.stem, len(faces)), strict=True):
-        write_crop(_incoming, align_face(image, face, template, size, margin))
-        if is_remote(_job.out):
-            (_job.out / crop).write_bytes(_incoming.read_bytes())
-        else:
-            (_job.out / crop).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(_incoming, _job.out / crop)
+        _write_crop(_job.out / crop, align_face(image, face, template, size, margin))
     return entry.photo, {"seen": len(found), "faces": [cells(image, face, others) for face in faces]}
+
+
+def _write_crop(path: Path, crop: np.ndarray) -> None:
+    """Write ``crop`` to ``path``, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written; with a name in it.
+    """
+    try:
+        write_crop(_incoming, crop)
+        if is_remote(path):
+            path.write_bytes(_incoming.read_bytes())
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(_incoming, path)
+    except OSError as error:
+        if error.filename is None:  # a write to an open file that fails, as on a full disk, has no name
+            error.filename = str(path)
+        raise
 
 
 def choose_face(faces: list[Face], shape: tuple[int, ...], rule: str) -> Face:
