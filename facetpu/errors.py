@@ -26,7 +26,9 @@ EXTRA_OF_MODULE = {
     "tf_keras": "train",
     "tf_slim": "train",
     "tqdm": "train",
-ba    "yaml": "train",
+    "upath": "cloud",
+    "uvicorn": "serve",
+    "yaml": "train",
 }
 
 
