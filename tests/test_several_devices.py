@@ -229,6 +229,13 @@ def test_an_unfit_cluster_is_told_in_one_line(
     assert str(error.value).startswith(told)
 
 
+def test_a_cluster_is_not_for_one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TF_CONFIG", "{}")
+    with pytest.raises(FacetpuError, match="TF_CONFIG is set and devices is mirrored; unset it, or choose"):
+        read_share(Devices(strategy="mirrored"))
+    assert read_share(Devices()) == Share(0, 1)
+
+
 def test_a_chief_is_the_first_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = {"chief": ["a:1"], **CLUSTER}
     for job, index, worker in (("chief", 0, 0), ("worker", 0, 1), ("worker", 1, 2)):
