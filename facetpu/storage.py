@@ -30,7 +30,8 @@ def place(text: str) -> Path:
     try:
         from upath import UPath
 
-        path = UPath(text)
+        # Listings are not kept: other processes and machines write there.
+        path = UPath(text, use_listings_cache=False)
         path.fs  # noqa: B018 - loads what opens URLs of this kind
     except ImportError as error:
         raise missing_module(error) or FacetpuError(f"{text}: {error}, with pip") from None

@@ -31,6 +31,7 @@ from facetpu.engines.local import Processes
 from facetpu.engines.ray import RayEngine
 from facetpu.stages.align import align
 
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  # a busy machine starves them at Ray's own 15
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 << 20}
 WARM_UP = 100  # results before the watch starts: by then every worker has started
 STEP = 50  # results between two looks at the watch

@@ -84,15 +84,20 @@ def start(
     )
 
 
-def start_workers(trainings: list[dict[str, Any]], count: int = 2) -> list[subprocess.Popen[str]]:
-    sockets = [socket.create_server(("localhost", 0)) for _ in range(count)]
+def start_workers(trainings: list[dict[str, Any]], summary_every: int = 1) -> list[subprocess.Popen[str]]:
+    """Two workers that do ``trainings`` together."""
+    sockets = [socket.create_server(("localhost", 0)) for _ in range(2)]
     addresses = [f"localhost:{one.getsockname()[1]}" for one in sockets]
     for one in sockets:
         one.close()
-    cluster = {"worker": addresses}
+    places = [{"type": "worker", "index": index} for index in range(2)]
     return [
-        start(trainings, TF_CONFIG=json.dumps({"cluster": cluster, "task": {"type": "worker", "index": k}}))
-        for k in range(count)
+        start(
+            trainings,
+            summary_every=summary_every,
+            TF_CONFIG=json.dumps({"cluster": {"worker": addresses}, "task": place}),
+        )
+        for place in places
     ]
 
 
