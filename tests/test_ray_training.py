@@ -14,7 +14,7 @@ ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'face
 from crops import write_crops  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 from test_ray import add_node  # noqa: E402
-from test_several_devices import assert_same_curve, finish, start  # noqa: E402
+from test_several_devices import assert_same_curve, finish, start_workers  # noqa: E402
 
 from facetpu.config import TrainConfig  # noqa: E402
 from facetpu.errors import FacetpuError  # noqa: E402
@@ -28,6 +28,7 @@ SMALL: dict[str, Any] = {
     "steps": 22,
     "checkpoint_every": 5,
     "validate_every": 8,
+    "optimizer": {"learning_rate": 0.001},  # at a high one rounding grows from step to step
 }
 WORKERS = {"strategy": "multi_worker", "workers": 2}
 
@@ -58,15 +59,15 @@ def train(records: Path, run: Path, address: str, resume: bool = False, **change
     return train_on_ray(config, records, run, resume=resume, address=address)
 
 
-def test_two_nodes_train_as_one_device_and_a_rerun_does_nothing(
+def test_two_nodes_train_as_two_processes_and_a_rerun_does_nothing(
     records: Path, tmp_path: Path, address: str
 ) -> None:
     run = tmp_path / "ray"
     found = train(records, run, address)
     assert (found.run, found.steps) == (run, 22)
-    one = {"config": SMALL, "records": str(records), "run": str(tmp_path / "one")}
-    finish([start([one], summary_every=20)])
-    assert_same_curve(tmp_path / "one", run)
+    config = {**SMALL, "devices": WORKERS}
+    finish(start_workers([{"config": config, "records": str(records), "run": str(tmp_path / "here")}], 20))
+    assert_same_curve(tmp_path / "here", run)
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".ray")) == []
     again = train(records, run, address)
     assert again == found._replace(images_per_second=None)

@@ -84,15 +84,20 @@ def start(
     )
 
 
-def start_workers(trainings: list[dict[str, Any]], count: int = 2) -> list[subprocess.Popen[str]]:
-    sockets = [socket.create_server(("localhost", 0)) for _ in range(count)]
+def start_workers(trainings: list[dict[str, Any]], summary_every: int = 1) -> list[subprocess.Popen[str]]:
+    """Two workers that do ``trainings`` together."""
+    sockets = [socket.create_server(("localhost", 0)) for _ in range(2)]
     addresses = [f"localhost:{one.getsockname()[1]}" for one in sockets]
     for one in sockets:
         one.close()
-    cluster = {"worker": addresses}
+    places = [{"type": "worker", "index": index} for index in range(2)]
     return [
-        start(trainings, TF_CONFIG=json.dumps({"cluster": cluster, "task": {"type": "worker", "index": k}}))
-        for k in range(count)
+        start(
+            trainings,
+            summary_every=summary_every,
+            TF_CONFIG=json.dumps({"cluster": {"worker": addresses}, "task": place}),
+        )
+        for place in places
     ]
 
 
@@ -227,6 +232,13 @@ def test_an_unfit_cluster_is_told_in_one_line(
     with pytest.raises(FacetpuError) as error:
         read_share(Devices(strategy="multi_worker", workers=2))
     assert str(error.value).startswith(told)
+
+
+def test_a_cluster_is_not_for_one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TF_CONFIG", "{}")
+    with pytest.raises(FacetpuError, match="TF_CONFIG is set and devices is mirrored; unset it, or choose"):
+        read_share(Devices(strategy="mirrored"))
+    assert read_share(Devices()) == Share(0, 1)
 
 
 def test_a_chief_is_the_first_worker(monkeypatch: pytest.MonkeyPatch) -> None:

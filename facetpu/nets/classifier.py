@@ -98,15 +98,6 @@ class Classifier(tf.Module):
         """See :func:`classify`."""
         return classify(pixels, self.network, self.people, is_training)
 
-    @v1.keras.utils.track_tf1_style_variables
-    def shared(self, compute: Callable[[], Any]) -> Any:
-        """The result of ``compute``, in which several replicas call this model.
-
-        tf.distribute builds their graphs by turns. The variables are open for the length of a call, so that
-        the first of theirs to end would close them to the others, were they not within this one.
-        """
-        return compute()
-
 
 def find_network(name: str) -> Callable[[Any, Network, bool], Any]:
     """The network called ``name``.

@@ -34,11 +34,14 @@ def read_share(devices: Devices) -> Share:
     """This worker's share by TF_CONFIG, where ``devices`` asks for several workers.
 
     Raises:
-        FacetpuError: TF_CONFIG is not set, is no JSON, lacks something, or has another number of workers.
+        FacetpuError: TF_CONFIG is not set, or where it has no meaning, is no JSON, lacks something, or has
+            another number of workers.
     """
+    text = os.environ.get(VARIABLE)
+    if devices.strategy == "mirrored" and text:
+        raise FacetpuError(f"{VARIABLE} is set and devices is mirrored; unset it, or choose multi_worker")
     if devices.strategy != "multi_worker":
         return WHOLE
-    text = os.environ.get(VARIABLE)
     if not text:
         raise FacetpuError(f"{VARIABLE} is not set; give each worker its own, as {EXAMPLE}")
     try:

@@ -168,7 +168,12 @@ def _strategy(name: str) -> Any:
             ) from None
     if name == "mirrored":
         kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
-        return tf.distribute.MirroredStrategy([one.name for one in tf.config.list_logical_devices(kind)])
+        names = [device.name for device in tf.config.list_logical_devices(kind)]
+        # MirroredStrategy builds the replicas' graphs by turns, from sum to sum, and in a deep network
+        # takes one replica's sums for others of the next; this one sums by collective ops alone if told to.
+        strategy = tf.distribute.MultiWorkerMirroredStrategy._from_local_devices(names)
+        strategy.extended._use_merge_call = lambda: False
+        return strategy
     return tf.distribute.get_strategy()
 
 

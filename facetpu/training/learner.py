@@ -128,9 +128,7 @@ class Learner:
 
     def _update(self, pixels: Any, labels: Any, targets: Any) -> Any:
         """One step of the optimiser; returns the loss without the weight decay."""
-        loss, gradients, learnt = self.model.shared(
-            lambda: self.crew.run(self._gradients, pixels, labels, targets)
-        )
+        loss, gradients, learnt = self.crew.run(self._gradients, pixels, labels, targets)
         self.average.assign(
             tf.where(self.step == 0, loss, LOSS_MEMORY * self.average + (1 - LOSS_MEMORY) * loss)
         )
