@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +119,29 @@ def finish(processes: list[subprocess.Popen[str]]) -> list[str]:
     for process, (_, errors) in zip(processes, told, strict=True):
         assert process.returncode == 0, errors[-3000:]
     return [out for out, _ in told]
+
+
+def test_slims_scopes_are_each_threads_own() -> None:
+    """Replicas are threads that wait for each other in the middle of a network."""
+    from facetpu.nets.tensorflow import slim
+
+    inside, left = threading.Barrier(2), threading.Event()
+
+    def first() -> bool:
+        with slim.arg_scope([slim.conv2d], normalizer_fn=len):
+            inside.wait(10)
+        found = slim.current_arg_scope()
+        left.set()
+        return found == {}
+
+    def second() -> bool:
+        with slim.arg_scope([slim.conv2d], normalizer_fn=len):
+            inside.wait(10)
+            left.wait(10)
+        return slim.current_arg_scope() == {}
+
+    with ThreadPoolExecutor(2) as pool:
+        assert all(future.result() for future in [pool.submit(first), pool.submit(second)])
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,10 @@ import logging
 import os
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 # What C++ has to say when one of several workers is gone, Python says in one line.
@@ -41,8 +43,22 @@ with quiet():
     import tensorflow as tf
     import tf_slim as slim
     from tensorflow.lite.python.convert_phase import ConverterError
+    from tf_slim.ops import arg_scope as slim_scopes
 
     tf.config.list_physical_devices()
+
+
+class _Scopes(threading.local):
+    """slim's argument scopes of one thread, the innermost last."""
+
+    def __init__(self) -> None:
+        self.stack: list[dict[Any, Any]] = [{}]
+
+
+# slim keeps them in one list. Replicas on several devices are threads that take turns within a network:
+# one's scopes would still be open where another has left its own.
+_scopes = _Scopes()
+slim_scopes._get_arg_stack = lambda: _scopes.stack
 
 v1 = tf.compat.v1
 tf.get_logger().setLevel("ERROR")
