@@ -41,7 +41,7 @@ FLOORS = [
     {"alignment", "trial"},
     {"quality"},
     {"contact_sheet", "image", "page", "runtime", "config", "people", "options"},
-    {"labels", "lettering", "progress", "workers"},
+    {"labels", "lettering", "png", "progress", "workers"},
     {"artefacts"},
     {"errors"},
     {"__init__"},
@@ -49,7 +49,7 @@ FLOORS = [
 ON_THE_BOARD = {
     *("cli", "options", "errors", "artefacts", "labels", "people", "progress", "runtime", "image", "quality"),
     *("contact_sheet", "lettering", "page", "metrics", "mtcnn", "tflite", "edgetpu", "board", "doctor"),
-    "trial",
+    *("png", "trial"),
 }
 
 

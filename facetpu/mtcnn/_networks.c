@@ -373,6 +373,7 @@ static long prepare(stage *stages, const layer *layers, int count, int images, i
 int facetpu_networks_run_here(void)
 {
 #if defined(__x86_64__)
+    __builtin_cpu_init();
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #else
     return 1;
