@@ -30,7 +30,8 @@ FLAGS ?=
 help:  ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-$(READY): pyproject.toml facetpu/mtcnn/build_area.py facetpu/mtcnn/_area.c
+$(READY): pyproject.toml facetpu/mtcnn/build_compiled.py facetpu/mtcnn/_area.c \
+		facetpu/mtcnn/_networks.c
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
 		{ echo "Error: $(PYTHON) is not Python 3.10 to 3.13; name one: make PYTHON=python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from .errors import FacetpuError
+from .png import encode_photo
 from .storage import is_remote
 
 try:
@@ -137,11 +138,11 @@ def write_png(path: Path, image: np.ndarray) -> None:
 
 
 def write_crop(path: Path, image: np.ndarray) -> None:
-    """``write_png``, or for a path that ends in .jpg a JPEG of quality 95 with full colour."""
+    """Write a crop as a PNG, or for a path that ends in .jpg as a JPEG of quality 95 with full colour."""
     if path.suffix == ".jpg":
         Image.fromarray(image).save(str(path), format="JPEG", quality=95, subsampling=0)
     else:
-        write_png(path, image)
+        path.write_bytes(encode_photo(image))
 
 
 def align_face(image: np.ndarray, face: Face, template: str, size: int, margin: int = 44) -> np.ndarray:

@@ -11,8 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from facetpu.errors import FacetpuError
@@ -160,7 +158,7 @@ def test_a_level_in_strips_gives_what_it_gives_whole(
     strips = list(room._strips(level))
     assert len(strips) > 1
     cells = np.concatenate([detector._pnet(strip[None])[0] for strip in strips])
-    np.testing.assert_allclose(cells, detector._pnet(level[None])[0], atol=1e-5)
+    np.testing.assert_allclose(cells, detector._pnet(level[None])[0], rtol=1e-5, atol=1e-5)
 
 
 def test_the_pyramid_keeps_its_scales_when_levels_are_dropped(networks: Path, detector: Detector) -> None:
@@ -169,14 +167,6 @@ def test_the_pyramid_keeps_its_scales_when_levels_are_dropped(networks: Path, de
     assert Detector(networks, drop_levels=3)._scales((250, 300, 3)) == scales[3:]
     assert Detector(networks, drop_levels=8)._scales((250, 300, 3)) == []
     assert Detector(networks, min_face=40)._scales((39, 300, 3)) == []
-
-
-def test_interpreters_of_many_sizes_do_not_pile_up(networks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_CACHED_PIXELS", 5000)
-    network = room._Network(networks / "pnet.tflite", (1, 12, 12, 3), (1, 1, 1, 5))
-    for side in (40, 60, 50, 40, 90):
-        network(np.zeros((1, side, side, 3), np.uint8))
-    assert list(network._interpreters) == [(1, 90, 90, 3)]
 
 
 def face(*box: float) -> Face:
@@ -189,13 +179,6 @@ def test_the_main_face_is_large_and_near_the_centre() -> None:
     assert main_face([small, face(0, 0, 30, 30)], (100, 100, 3)) is small
     # 60 x 60 at a distance of 50 weighs less than 20 x 20 in the middle: 3600 - 2 * 2500 < 400.
     assert main_face([face(70, 20, 130, 80), small], (100, 100, 3)) is small
-
-
-@given(st.integers(0, 100))
-def test_batches_cover_all_crops_in_order(count: int) -> None:
-    batches = list(room._batches(count))
-    assert [index for batch in batches for index in range(batch.start, batch.stop)] == list(range(count))
-    assert {batch.stop - batch.start for batch in batches} <= set(room._BATCHES)
 
 
 @pytest.mark.data

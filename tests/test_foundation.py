@@ -42,7 +42,7 @@ FLOORS = [
     {"quality"},
     {"contact_sheet", "image", "page", "runtime", "config", "people", "options"},
     {"engines"},
-    {"labels", "lettering", "progress", "workers"},
+    {"labels", "lettering", "png", "progress", "workers"},
     {"artefacts"},
     {"storage"},
     {"errors"},
@@ -51,7 +51,7 @@ FLOORS = [
 ON_THE_BOARD = {
     *("cli", "options", "errors", "artefacts", "labels", "people", "progress", "runtime", "image", "quality"),
     *("contact_sheet", "lettering", "page", "metrics", "mtcnn", "tflite", "edgetpu", "board", "doctor"),
-    *("trial", "serve", "storage"),
+    *("png", "trial", "serve", "storage"),
 }
 
 

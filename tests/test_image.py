@@ -25,6 +25,7 @@ from facetpu.image import (
     resize_area,
     write_png,
 )
+from facetpu.png import encode_photo
 
 HEIGHT, WIDTH = 24, 40
 
@@ -247,6 +248,20 @@ def test_channels_without_a_range_are_refused(tmp_path: Path) -> None:
 def test_a_crop_is_written_as_it_is(tmp_path: Path, colours: np.ndarray) -> None:
     write_png(tmp_path / "crop.png", colours)
     np.testing.assert_array_equal(read_image(tmp_path / "crop.png"), colours)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.booleans())
+def test_a_photo_as_png_keeps_its_pixels(height: int, width: int, smooth: bool) -> None:
+    photo = np.random.default_rng([height, width]).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    if smooth:
+        photo = np.sort(photo, axis=1)
+    data = encode_photo(photo)
+    with Image.open(io.BytesIO(data)) as image:
+        image.verify()
+    with Image.open(io.BytesIO(data)) as image:
+        assert (image.format, image.mode) == ("PNG", "RGB")
+        np.testing.assert_array_equal(np.asarray(image), photo)
+    assert encode_photo(photo) == data
 
 
 def test_resize_keeps_what_has_the_size_already(colours: np.ndarray) -> None:

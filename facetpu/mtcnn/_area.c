@@ -57,22 +57,21 @@ static void shrink_whole(const float *corner, long stride, int rows, int columns
 }
 
 /* Rows of an image across their length: ROWS at once, since each is a chain of additions that wait for one
- * another. lines: scratch for ROWS copies, a value longer each, so that no load reaches beyond the image. */
+ * another. last: scratch for a copy of the last row, a value longer, so that no load reaches beyond the image. */
 static void shrink_across(const float *corner, long stride, int rows, int columns, const part *across, int count,
-                          long line, float *lines, float *out)
+                          long line, float *last, float *out)
 {
-    long length = 3L * columns + 1;
+    memcpy(last, corner + (rows - 1) * stride, 3L * columns * sizeof(float));
     for (int top = 0; top < rows; top += ROWS, out += ROWS * line) {
-        for (int i = 0; i < ROWS && top + i < rows; i++)
-            memcpy(lines + i * length, corner + (top + i) * stride, (length - 1) * sizeof(float));
+        const float *from[ROWS];
+        for (int i = 0; i < ROWS; i++) /* What fills up the last ROWS is scratch too. */
+            from[i] = top + i < rows - 1 ? corner + (top + i) * stride : last;
         for (int a = 0; a < count;) {
             int target = across[a].target;
             pixel sums[ROWS] = {{0}};
-            for (; a < count && across[a].target == target; a++) {
-                const float *at = lines + 3L * across[a].source;
+            for (; a < count && across[a].target == target; a++)
                 for (int i = 0; i < ROWS; i++)
-                    sums[i] += *(const pixel *)(at + i * length) * across[a].weight;
-            }
+                    sums[i] += *(const pixel *)(from[i] + 3L * across[a].source) * across[a].weight;
             for (int i = 0; i < ROWS; i++) /* The fourth value is the next pixel's, or the next row's. */
                 *(pixel *)(out + i * line + 3L * target) = sums[i];
         }
@@ -84,13 +83,13 @@ static int shrink_parts(const float *corner, long stride, int rows, int columns,
     long line = 3L * width, padded = 3L * width + 1, length = 3L * columns + 1;
     long whole_rows = (rows + ROWS - 1L) / ROWS * ROWS;
     part *down = malloc((rows + 2L * height + columns + 2L * width) * sizeof(part));
-    float *lines = calloc(ROWS * length + whole_rows * padded, sizeof(float));
-    if (down && lines) {
+    float *last_row = calloc(length + whole_rows * padded, sizeof(float));
+    if (down && last_row) {
         int down_count = parts_of_axis(rows, height, down);
         part *across = down + down_count;
         int across_count = parts_of_axis(columns, width, across);
-        float *mixed = lines + ROWS * length;
-        shrink_across(corner, stride, rows, columns, across, across_count, padded, lines, mixed);
+        float *mixed = last_row + length;
+        shrink_across(corner, stride, rows, columns, across, across_count, padded, last_row, mixed);
         for (int d = 0, last = -1; d < down_count; last = down[d++].target) {
             const float *from = mixed + down[d].source * padded;
             float *row = out + down[d].target * line, weight = down[d].weight;
@@ -102,9 +101,9 @@ static int shrink_parts(const float *corner, long stride, int rows, int columns,
                     row[i] += from[i] * weight;
         }
     }
-    int failed = !down || !lines;
+    int failed = !down || !last_row;
     free(down);
-    free(lines);
+    free(last_row);
     return failed;
 }
 

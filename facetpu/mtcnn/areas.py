@@ -7,7 +7,6 @@ bits as OpenCV and in a third of its time.
 from __future__ import annotations
 
 import ctypes
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 from ..errors import FacetpuError
 from ..image import resize_area
 from .boxes import cut
+from .compiled import find_library
 
 _REACH = 4  # times the photo's longer side; the widest box that sound networks propose reaches 3
 _LARGE = 1024  # side of a crop that is averaged to this first, so that bytes need not become float32
@@ -30,11 +30,8 @@ def load_compiled(path: Path) -> Any:
 
 
 def _find_compiled() -> Any:
-    for suffix in EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(f"_area{suffix}")
-        if path.is_file():
-            return load_compiled(path)
-    return None
+    path = find_library("_area")
+    return None if path is None else load_compiled(path)
 
 
 compiled: Any = _find_compiled()  # None where there is none

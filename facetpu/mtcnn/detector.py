@@ -9,26 +9,21 @@ Alignment Using Multi-task Cascaded Convolutional Networks", 2016.)
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Iterator, Sequence
+from typing import Iterator, Sequence
 
 import numpy as np
 
-from ..errors import FacetpuError
 from ..image import Face
-from ..runtime import interpreter, refused
-from ..trial import require_runnable
 from .areas import crops, level
 from .boxes import CELL, STRIDE, cell_boxes, regress, squares, suppress, suppress_each
+from .networks import Network
 
 FACTOR = 0.709  # from one level of the pyramid to the next
 PROPOSED, REFINED, ACCEPTED = 0.6, 0.7, 0.7  # least probability after P-, R- and O-Net
 
 _STRIP_PIXELS = 1 << 18  # of a level that P-Net takes at once: about 100 bytes of memory each
-_CACHED_PIXELS = 1 << 20  # of all inputs that P-Net keeps an interpreter for
 _CROPS = 64  # in memory at once
-_BATCHES = (8, 2, 1)  # crops that R- and O-Net take at once
 _FLOAT_VALUES = 12 << 20  # of a photo that is taken as float32: 48 MB of memory
 
 
@@ -51,9 +46,9 @@ class Detector:
         folder = Path(folder)
         self.min_face = min_face
         self.drop_levels = drop_levels
-        self._pnet = _Network(folder / "pnet.tflite", (1, 12, 12, 3), (1, 1, 1, 5))
-        self._rnet = _Network(folder / "rnet.tflite", (1, 24, 24, 3), (1, 5))
-        self._onet = _Network(folder / "onet.tflite", (1, 48, 48, 3), (1, 15))
+        self._pnet = Network(folder / "pnet.tflite", (1, 12, 12, 3), (1, 1, 1, 5))
+        self._rnet = Network(folder / "rnet.tflite", (1, 24, 24, 3), (1, 5))
+        self._onet = Network(folder / "onet.tflite", (1, 48, 48, 3), (1, 15))
 
     def detect(self, image: np.ndarray) -> list[Face]:
         """The faces in ``image``, uint8 [H, W, 3] RGB, best first; an empty list where there is none."""
@@ -139,55 +134,8 @@ def main_face(faces: Sequence[Face], image_shape: tuple[int, ...]) -> Face:
     return max(faces, key=weight)
 
 
-class _Network:
-    """One network; it keeps an allocated interpreter for each of the last few input shapes."""
-
-    def __init__(self, path: Path, image: tuple[int, ...], output: tuple[int, ...]) -> None:
-        """Load the network at ``path``, which takes ``image`` to ``output``, both shapes."""
-        self._path = path
-        if path.is_file():
-            require_runnable(path.read_bytes(), str(path))
-        model = interpreter(path)
-        try:
-            model.allocate_tensors()
-        except (RuntimeError, ValueError) as error:
-            raise refused(str(path), error) from None
-        ends = [*model.get_input_details(), *model.get_output_details()]
-        forms = [(detail["dtype"], tuple(detail["shape"])) for detail in ends]
-        if forms != [(np.float32, image), (np.float32, output)]:
-            raise FacetpuError(f"{path}: is not the detector's network; export the model again")
-        self._input, self._output = (int(detail["index"]) for detail in ends)
-        self._interpreters: OrderedDict[tuple[int, ...], Any] = OrderedDict()
-        self._interpreters[image] = model
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """The output, float32 [N, ...], for pixels [N, H, W, 3] of any type."""
-        try:
-            model = self._interpreter(images.shape)
-            model.set_tensor(self._input, images.astype(np.float32, copy=False))
-            model.invoke()
-        except (RuntimeError, ValueError) as error:
-            raise refused(str(self._path), error) from None
-        return model.get_tensor(self._output)
-
-    def _interpreter(self, shape: tuple[int, ...]) -> Any:
-        if shape in self._interpreters:
-            self._interpreters.move_to_end(shape)
-            return self._interpreters[shape]
-        model = interpreter(self._path)
-        model.resize_tensor_input(self._input, shape)
-        model.allocate_tensors()
-        self._interpreters[shape] = model
-        while len(self._interpreters) > 1 and self._cached_pixels() > _CACHED_PIXELS:
-            self._interpreters.popitem(last=False)
-        return model
-
-    def _cached_pixels(self) -> int:
-        return sum(count * height * width for count, height, width, _ in self._interpreters)
-
-
 def _look(
-    network: _Network, side: int, pixels: np.ndarray, boxes: np.ndarray, threshold: float
+    network: Network, side: int, pixels: np.ndarray, boxes: np.ndarray, threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Those of ``boxes`` that ``network`` takes for a face, and its output for each: [n, channels]."""
     boxes = boxes[(boxes[:, 2:] >= boxes[:, :2]).all(axis=1)]
@@ -195,20 +143,10 @@ def _look(
         return boxes, np.empty((0, 15), np.float32)
     output = []
     for start in range(0, len(boxes), _CROPS):
-        images = crops(pixels, boxes[start : start + _CROPS], side)
-        output += [network(images[batch]) for batch in _batches(len(images))]
+        output.append(network(crops(pixels, boxes[start : start + _CROPS], side)))
     outputs = np.concatenate(output)
     likely = outputs[:, 0] > _logit(threshold)
     return boxes[likely], outputs[likely]
-
-
-def _batches(count: int) -> Iterator[slice]:
-    """``count`` crops in batches of a few sizes, each of which keeps an interpreter."""
-    start = 0
-    for size in _BATCHES:
-        while start + size <= count:
-            yield slice(start, start + size)
-            start += size
 
 
 def _strips(whole: np.ndarray) -> Iterator[np.ndarray]:
