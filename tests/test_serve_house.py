@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import test_board_pythons
 from PIL import Image
 from serve_people import ANA, BO, CY, DI, POSES, encoded, photo, portrait, write_film, write_nobody
-from test_board_pythons import check, facetpu  # noqa: F401
 
 from facetpu.board.folder import ModelFolder
 from facetpu.board.identify import Identifier
@@ -308,9 +308,6 @@ def test_who_is_seen_is_written_down_told_and_shown(door: House) -> None:
     seen = [notice.data for notice in notices if notice is not None and notice.kind == "seen"]
     assert seen[0]["what"] == "appeared"
     assert {data["name"] for data in seen} == {"Ana"}
-    assert [notice.data["state"] for notice in notices if notice and notice.kind == "camera"][-1:] == [
-        "watching"
-    ]
     event = door.events()[-1]
     assert {"what": "left", **event._asdict()} == seen[-1]
     assert (event.camera, event.name, event.who, event.present, event.crop) == (
@@ -393,6 +390,12 @@ def test_a_frame_is_encoded_once_however_many_watch_and_never_for_nobody(
         thread.start()
     for thread in threads:
         thread.join()
+    began = time.monotonic()
+    waiting = threading.Thread(target=door.picture, args=("0", 10**9, 60))
+    waiting.start()
+    door.stop()
+    waiting.join()
+    assert time.monotonic() - began < 30
     different = {id(jpeg) for pictures in got for jpeg in pictures.values()}
     numbers = {number for pictures in got for number in pictures}
     assert len(different) == len(numbers) == len(encoded)
@@ -403,7 +406,8 @@ def test_a_frame_is_encoded_once_however_many_watch_and_never_for_nobody(
 def test_a_camera_goes_and_comes_back(couple: Path, film: Path, tmp_path: Path) -> None:
     shutil.copytree(couple, tmp_path / "home")
     there = film.with_name("later.avi")
-    with House(tmp_path / "home" / "kitchen", [str(there), str(film)], None, Settings()) as house:
+    house = House(tmp_path / "home" / "kitchen", [str(there), str(film)], None, Settings())
+    with house.subscribe() as told, house:
         eventually(lambda: [camera.state for camera in house.cameras()] == ["lost", "watching"])
         assert house.cameras()[0].problem == f"{there}: no such file"
         assert house.picture("0", timeout=0.01) is None
@@ -413,6 +417,9 @@ def test_a_camera_goes_and_comes_back(couple: Path, film: Path, tmp_path: Path) 
         there.unlink()
         eventually(lambda: house.cameras()[0].state == "lost")
         eventually(lambda: house.picture("0", timeout=0.01) is None)
+    notices = [notice.data for notice in iter(lambda: told.next(0), None) if notice.kind == "camera"]
+    states = [data["state"] for data in notices if data["id"] == "0"]
+    assert [state for state in states if state != "starting"] == ["lost", "watching", "lost"]
     with pytest.raises(FacetpuError, match="'door' is no camera"):
         House(tmp_path / "home" / "kitchen", ["door"], None, Settings())
 
@@ -487,6 +494,11 @@ def test_a_damaged_diary_is_named(home: House) -> None:
     for path in home.state.glob("events.db*"):
         path.write_bytes(b"no database at all" * 99)
     with pytest.raises(FacetpuError, match=r"events\.db: cannot be used .* move it away"):
+        House(model_of(home), [], None, Settings())
+    for path in home.state.glob("events.db*"):
+        path.unlink()
+    sqlite3.connect(str(home.state / "events.db")).execute("PRAGMA user_version = 2")
+    with pytest.raises(FacetpuError, match=r"events\.db: was written by a later facetpu"):
         House(model_of(home), [], None, Settings())
 
 
@@ -812,6 +824,8 @@ def test_a_full_disk_is_told_and_nothing_is_half_done(couple: Path, film: Path, 
 
 # --- The board's Pythons ---
 
+board_facetpu = test_board_pythons.facetpu
+
 SMALL_HOUSE = """
 import sys
 from pathlib import Path
@@ -835,13 +849,15 @@ with House(Path(home, "kitchen"), cameras, None, Settings()) as house, house.sub
 
 @pytest.mark.slow
 def test_a_house_stands_on_the_boards_pythons(
-    facetpu: Path, nobody: Path, film: Path, tmp_path: Path
+    board_facetpu: Path, nobody: Path, film: Path, tmp_path: Path
 ) -> None:
     """Python 3.7 has no OpenCV here: it serves people and uploads without a camera."""
     shutil.copytree(nobody, tmp_path / "kitchen")
     (tmp_path / "photos").mkdir()
     for take in range(3):
         (tmp_path / "photos" / f"{take}.jpg").write_bytes(photo(ANA, take))
-    old = facetpu.parent.parent.name == "python3.7"
-    said = check([facetpu.with_name("python"), "-c", SMALL_HOUSE, tmp_path, *([] if old else [film])])
+    old = board_facetpu.parent.parent.name == "python3.7"
+    said = test_board_pythons.check(
+        [board_facetpu.with_name("python"), "-c", SMALL_HOUSE, tmp_path, *([] if old else [film])]
+    )
     assert said.splitlines() == (["3", "[] None"] if old else ["3", "Bo True", "['Bo'] None"])
