@@ -109,6 +109,8 @@ class Teacher(_Section):
     std: tuple[float, float, float] = (127.5, 127.5, 127.5)
     # The people's embeddings have a mean of their own, which tells nobody apart.
     centered: bool = True
+    # Asked about every picture as it is augmented, instead of once about each photo and its mirror image.
+    live: bool = False
 
 
 class Augmentation(_Section):
@@ -121,6 +123,8 @@ class Augmentation(_Section):
     brightness: float = Field(default=0.1, ge=0, le=1)  # of the range 0..255, both ways
     contrast: float = Field(default=0.2, ge=0, lt=1)
     saturation: float = Field(default=0.2, ge=0, le=1)
+    # Share of pictures that are crossed with another person's to a face of nobody, for a live teacher.
+    mix: float = Field(default=0.0, ge=0, le=1)
     # These change every other picture.
     blur: float = Field(default=0.0, ge=0, le=3)  # pixels, the largest deviation of the Gaussian
     jpeg: int = Field(default=100, ge=5, le=100)  # the lowest quality; 100 leaves it as it is
@@ -166,6 +170,12 @@ class TrainConfig(_Section):
     def _goes_together(self) -> TrainConfig:
         if self.loss.name in ("triplet", "triplet_batch_hard") and self.sampling.by != "identities":
             raise ValueError(f"loss {self.loss.name} compares people's photos: set sampling.by to identities")
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_knows(self) -> TrainConfig:
+        if self.augmentation.mix and not (self.teacher and self.teacher.live):
+            raise ValueError("augmentation.mix makes faces of nobody: set teacher.live to learn from them")
         return self
 
     @model_validator(mode="after")

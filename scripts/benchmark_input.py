@@ -26,16 +26,17 @@ def main() -> None:
         trainer = Trainer(config, records, Path(run))
         trainer.rate.assign(1e-4)
         batches = trainer._batches()
-        held = trainer._inputs(next(batches))
+        held = next(batches)
 
         def rate(from_disk: bool) -> float:
             start = time.perf_counter()
             for _ in range(steps):
-                float(trainer.update(*(trainer._inputs(next(batches)) if from_disk else held)))
+                batch = next(batches) if from_disk else held
+                float(trainer.update(batch.pixels, batch.labels, batch.targets))
             return steps / (time.perf_counter() - start)
 
         for _ in range(WARM_UP):
-            trainer.update(*held)
+            trainer.update(held.pixels, held.labels, held.targets)
         pairs = [(rate(True), rate(False)) for _ in range(TURNS)]
     shares = [disk / memory for disk, memory in pairs]
     disk, memory = (statistics.median(side) * config.batch_size for side in zip(*pairs, strict=True))

@@ -32,14 +32,16 @@ def changed(pixels: np.ndarray, draws: Any, **config: Any) -> np.ndarray:
     """``pixels`` after these changes and no others."""
     from facetpu.training.augmentation import augment
 
-    return augment(pixels, Augmentation(**{**NOTHING, **config}), draws).numpy()
+    return np.asarray(augment(pixels, Augmentation(**{**NOTHING, **config}), draws))
 
 
 def numbers(draws: Any) -> dict[str, np.ndarray]:
     """The draws by what they decide, each [B]."""
     moves = ["flip", "right", "down", "zoom", "rotation", "brightness", "contrast", "saturation"]
     damage = ["blur", "jpeg", "hidden", "x", "y", "width", "height"]
-    return dict(zip(moves + damage, [*draws.moves.numpy(), *draws.damage.numpy()], strict=True))
+    mixing = ["mixed", "direction", "place", "softness"]
+    values = [*draws.moves.numpy(), *draws.damage.numpy(), *draws.mixing.numpy()]
+    return dict(zip(moves + damage + mixing, values, strict=True))
 
 
 def bilinear(picture: np.ndarray, x: float, y: float) -> np.ndarray:
@@ -181,6 +183,22 @@ def test_all_together_keep_the_shape_the_kind_and_the_range(side: int) -> None:
     assert one.min() >= 0
     assert one.max() <= 255
     assert np.array_equal(changed(pixels, drawn(1, 8)), pixels)  # and none changes nothing
+
+
+def test_some_faces_are_crossed_with_the_one_before() -> None:
+    pixels, draws = pictures(), drawn(11)
+    found, values = changed(pixels, draws, mix=0.6), numbers(draws)
+    across = (np.arange(SIDE) + 0.5) / SIDE - 0.5
+    for k, picture in enumerate(pixels):
+        if values["mixed"][k] >= 0.2:
+            assert np.array_equal(found[k], picture)
+            continue
+        x, y = np.cos(np.pi * values["direction"][k]), np.sin(np.pi * values["direction"][k])
+        away = across[None] * x + across[:, None] * y - values["place"][k] / 4
+        width = 0.02 * 50 ** ((values["softness"][k] + 1) / 2)
+        share = (1 / (1 + np.exp(-away / width)))[..., None]
+        np.testing.assert_allclose(found[k], share * picture + (1 - share) * pixels[k - 1], atol=1e-3)
+    assert 0 < np.sum(values["mixed"] < 0.2) < PICTURES
 
 
 def test_the_batches_of_a_training_are_the_same_on_every_run(tmp_path: Path) -> None:

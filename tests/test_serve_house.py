@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from serve_people import ANA, BO, CY, DI, POSES, encoded, photo, portrait, write_film, write_nobody
+from test_board_pythons import check, facetpu  # noqa: F401
 
 from facetpu.board.folder import ModelFolder
 from facetpu.board.identify import Identifier
@@ -807,3 +808,40 @@ def test_a_full_disk_is_told_and_nothing_is_half_done(couple: Path, film: Path, 
     with House(home / "kitchen", [], None, Settings()) as house:
         whole(house)
         assert names(house) == [("Ana", 3), ("Bo", 3), ("Cy", 2)]
+
+
+# --- The board's Pythons ---
+
+SMALL_HOUSE = """
+import sys
+from pathlib import Path
+from facetpu.serve.answers import Settings
+from facetpu.serve.house import House
+
+home, *cameras = sys.argv[1:]
+photos = [path.read_bytes() for path in sorted(Path(home, "photos").iterdir())]
+with House(Path(home, "kitchen"), cameras, None, Settings()) as house, house.subscribe() as told:
+    print(house.enrol_photos("Ana", photos).added)
+    house.rename("Ana", "Zoë")
+    seen = told.next(20) if cameras else None
+    while seen is not None and seen.data.get("what") != "left":
+        seen = told.next(20)
+    if cameras:
+        print(house.correct(house.events()[-1].id, "Bo").who, len(house.picture("0", -1, 20).jpeg) > 999)
+    house.erase("Zoë")
+    print([person.name for person in house.people()], house.problem())
+"""
+
+
+@pytest.mark.slow
+def test_a_house_stands_on_the_boards_pythons(
+    facetpu: Path, nobody: Path, film: Path, tmp_path: Path
+) -> None:
+    """Python 3.7 has no OpenCV here: it serves people and uploads without a camera."""
+    shutil.copytree(nobody, tmp_path / "kitchen")
+    (tmp_path / "photos").mkdir()
+    for take in range(3):
+        (tmp_path / "photos" / f"{take}.jpg").write_bytes(photo(ANA, take))
+    old = facetpu.parent.parent.name == "python3.7"
+    said = check([facetpu.with_name("python"), "-c", SMALL_HOUSE, tmp_path, *([] if old else [film])])
+    assert said.splitlines() == (["3", "[] None"] if old else ["3", "Bo True", "['Bo'] None"])

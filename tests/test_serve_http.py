@@ -6,9 +6,15 @@ import contextlib
 import functools
 import http.client
 import json
+import os
+import pty
 import re
 import shutil
+import signal
 import socket
+import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,12 +22,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rendered_video import write_video
 from small_export import write_export
 
 from facetpu.board.enrol import imprint
 from facetpu.board.enrolment import Enrolled, Remark
+from facetpu.cli import main
 from facetpu.errors import FacetpuError
 from facetpu.portraits import write_people
 from facetpu.serve import answers, connection, limits, models, security, streams
@@ -31,7 +40,7 @@ from facetpu.serve.house import House
 from facetpu.serve.limits import Rate, client_of
 from facetpu.serve.notices import WAITING
 from facetpu.serve.security import Door, Sessions, open_token
-from facetpu.serve.server import listening, make_server
+from facetpu.serve.server import listening, make_server, serve, tls_context
 
 TOKEN = "a-token-that-is-long-enough-for-all"
 OURS = {"X-Facetpu": "1"}
@@ -94,11 +103,16 @@ class Server(NamedTuple):
 
 
 @contextlib.contextmanager
-def served(house: House, token: str | None = None, requests: Rate | None = None) -> Iterator[Server]:
+def served(
+    house: House,
+    token: str | None = None,
+    requests: Rate | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> Iterator[Server]:
     with listening("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
-        door = Door(house.state, token, port, audit=house.audit)
-        server = make_server(house, "known", door, requests=requests or Rate(1000, 1000))
+        door = Door(house.state, token, port, tls is not None, house.audit)
+        server = make_server(house, "known", door, tls, requests=requests or Rate(1000, 1000))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
@@ -763,3 +777,148 @@ def test_odd_requests_get_replies_that_are_described(described: Any, method: str
 @pytest.mark.parametrize(("method", "path"), FUZZED)
 def test_many_odd_requests_get_replies_that_are_described(described: Any, method: str, path: str) -> None:
     ask_oddly(described, method, path, examples=300)
+
+
+# --- the command
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    """The exit code of ``facetpu serve``, and what it says on stderr."""
+    done = CliRunner().invoke(main, ["serve", *map(str, arguments)])
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+    return done.exit_code, done.stderr
+
+
+def test_a_port_in_use_is_one_line(known: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert run(known, "--port", port) == (
+            1,
+            f"Error: port {port} is in use; end what uses it, or pass another --port\n",
+        )
+    code, said = run(known, "--host", "192.0.2.1", "--port", "0")
+    assert (code, said.startswith("Error: --host 192.0.2.1: "), said.count("\n")) == (1, True, 1)
+    assert run(known, "--host", "no.such.host.invalid")[1].startswith("Error: --host no.such.host.invalid: ")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate of localhost's, and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl here to make a certificate with")
+    folder = tmp_path_factory.mktemp("tls")
+    files = folder / "cert.pem", folder / "key.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    make += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-out", str(files[0])]
+    subprocess.run([*make, "-keyout", str(files[1])], check=True, capture_output=True)
+    return files
+
+
+def test_certificates_that_cannot_be_used_are_one_line(
+    known: Path, certificate: tuple[Path, Path], tmp_path: Path
+) -> None:
+    good, key = certificate
+    locked = tmp_path / "locked.pem"
+    make = ["openssl", "pkey", "-aes256", "-passout", "pass:secret", "-in", str(key), "-out", str(locked)]
+    subprocess.run(make, check=True, capture_output=True)
+    none = tmp_path / "none.pem"
+    for chosen, said in (
+        (["--certificate", good], "give --certificate and --key, both"),
+        (["--key", key], "give --certificate and --key, both"),
+        (["--certificate", good, "--key", none], f"{none}: no such file or directory"),
+        (["--certificate", none, "--key", key], f"{none}: no such file or directory"),
+        (["--certificate", key, "--key", key], f"{key} and {key}: "),
+        (["--certificate", good, "--key", locked], f"{locked}: asks for a pass phrase; write it without"),
+    ):
+        code, told = run(known, *chosen)
+        assert (code, told.count("\n")) == (1, 1)
+        assert told.startswith(f"Error: {said}")
+
+
+def test_https_takes_its_cookie_for_https_alone(house: House, certificate: tuple[Path, Path]) -> None:
+    with served(house, TOKEN, tls=tls_context(*certificate)) as server:
+        trusting = ssl.create_default_context(cafile=str(certificate[0]))
+        link = http.client.HTTPSConnection("localhost", server.port, timeout=20, context=trusting)
+        origin = {"Origin": f"https://localhost:{server.port}", "Content-Type": "application/json"}
+        link.request("POST", "/api/session", json.dumps({"token": TOKEN}), {**OURS, **origin})
+        reply = link.getresponse()
+        assert reply.status == 204
+        cookie = reply.getheader("set-cookie") or ""
+        assert cookie.startswith(f"__Host-facetpu-{server.port}=")
+        assert {"Secure", "HttpOnly", "SameSite=strict", "Path=/"} <= set(cookie.split("; "))
+        link.close()
+
+
+def test_without_fastapi_it_says_what_to_install(known: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "fastapi" or "facetpu.serve" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    assert run(known) == (1, "Error: fastapi is not installed: run pip install 'facetpu[serve]'\n")
+
+
+def test_times_to_keep_events_are_checked(known: Path) -> None:
+    for wrong in ("3", "0h", "-1h", "3 h", "1e9d", "h"):
+        code, said = run(known, "--keep-events", wrong)
+        assert (code, "write 30m, 72h or 14d" in said) == (2, True)
+
+
+def test_a_name_that_is_no_localhost_takes_a_token(known: Path, tmp_path: Path) -> None:
+    shutil.copytree(known, tmp_path / "known")
+    address = "127.0.0.1", "0.0.0.0"
+    told = []
+    for host in address:
+        serving = serve(tmp_path / "known", [], host=host, port=0)
+        told.append(next(serving))
+        serving.close()
+    token = (tmp_path / "known.state" / "token").read_text().strip()
+    assert [one.token_file for one in told] == [None, tmp_path / "known.state" / "token"]
+    assert told[0].url.startswith("http://127.0.0.1:")
+    assert token not in str(told)  # for nobody reads this on a terminal
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_it_begins_with_nobody_and_ends_with_streams_open(
+    known: Path, tmp_path: Path, end: signal.Signals
+) -> None:
+    arguments = ["serve", str(known.parent / "model"), "--new", str(tmp_path / "kitchen"), "--port", "0"]
+    film = write_video(tmp_path / "film.avi", [[] for _ in range(20)])
+    command = [sys.executable, "-m", "facetpu", *arguments, "--camera", str(film), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = json.loads(process.stdout.readline())
+        server = Server(None, Door(tmp_path), int(re.search(r":(\d+)/$", said["url"])[1]))
+        assert server.ask("GET", "/api/people").json == {"people": []}
+        opened = [server.open(path) for path in ("/api/cameras/0/stream", "/api/notices")]
+        assert len(pictures(opened[0], 2)) == 2
+        process.send_signal(end)
+        began = time.monotonic()
+        out, err = process.communicate(timeout=30)
+        assert time.monotonic() - began < 8
+        for reply in opened:
+            reply.close()
+    lines = [line for line in err.splitlines() if not line.startswith("INFO:")]
+    assert (process.returncode, out, lines) == (0, "", [])
+
+
+@pytest.mark.slow
+def test_the_token_is_shown_once_and_on_a_terminal_alone(known: Path, tmp_path: Path) -> None:
+    shutil.copytree(known, tmp_path / "known")
+    film = write_video(tmp_path / "film.avi", [[] for _ in range(20)])
+    command = [sys.executable, "-m", "facetpu", "serve", str(tmp_path / "known"), "--camera", str(film)]
+    shown = []
+    for _ in range(2):
+        ours, theirs = pty.openpty()
+        with (
+            subprocess.Popen(
+                [*command, "--host", "0.0.0.0", "--port", "0"], stdout=theirs, stderr=subprocess.PIPE
+            ) as process,
+            open(ours, "rb", closefd=True) as terminal,
+        ):
+            os.close(theirs)
+            shown.append(terminal.readline().decode().strip())
+            process.send_signal(signal.SIGTERM)
+            assert b"in the clear" in process.communicate(timeout=30)[1]
+    token = (tmp_path / "known.state" / "token").read_text().strip()
+    assert [line.endswith(f"/#token={token}") for line in shown] == [True, False]
+    assert token not in shown[1]

@@ -12,7 +12,7 @@ from crops import write_crops
 from onnx import TensorProto, helper, numpy_helper
 from small_base import pixels_as_embedding
 
-from facetpu.config import Teacher, TrainConfig
+from facetpu.config import Augmentation, Teacher, TrainConfig
 from facetpu.errors import FacetpuError
 from facetpu.stages.pack import pack
 from facetpu.training.sampling import read_index
@@ -70,7 +70,7 @@ def test_the_embeddings_are_the_teachers_and_made_once(records: Path, tmp_path: 
         expected.append(rows / np.linalg.norm(rows, axis=1, keepdims=True))
     np.testing.assert_allclose(targets.embeddings, np.stack(expected, axis=1), atol=1e-4)
     np.testing.assert_allclose(targets.mean, np.mean(expected, axis=(0, 1)), atol=1e-4)
-    chosen = targets.of(np.array([3, 5]), np.array([False, True]))
+    chosen = targets.of(pixels[[3, 5]], np.array([3, 5]), np.array([False, True]))
     centred = np.stack([expected[0][3], expected[1][5]]) - targets.mean
     np.testing.assert_allclose(chosen, centred / np.linalg.norm(centred, axis=1, keepdims=True), atol=1e-4)
     (kept,) = records.glob(".teacher-*.npy")
@@ -139,7 +139,52 @@ def test_a_tflite_teaches(records: Path, tmp_path: Path) -> None:
     expected = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in expected]
     np.testing.assert_allclose(targets.embeddings, np.stack(expected, axis=1), atol=1e-6)
     rows, flipped = np.array([2, 0]), np.array([True, False])
-    np.testing.assert_allclose(targets.of(rows, flipped), [expected[1][2], expected[0][0]], atol=1e-6)
+    chosen = targets.of(pixels[rows], rows, flipped)
+    np.testing.assert_allclose(chosen, [expected[1][2], expected[0][0]], atol=1e-6)
+
+
+def test_a_live_teacher_tells_of_the_very_picture(records: Path, tmp_path: Path) -> None:
+    """Its embeddings are the pixels, so that the targets are those of the batch, turned and crossed."""
+    from facetpu.training.records import read_records, training_batches
+    from facetpu.training.teacher import read_targets
+
+    (tmp_path / "teacher.tflite").write_bytes(pixels_as_embedding(32))
+    config = TrainConfig(
+        teacher=Teacher(model=str(tmp_path / "teacher.tflite"), live=True),
+        augmentation=Augmentation(rotation=10, mix=0.5),
+        batch_size=8,
+        steps=2,
+    )
+    data = read_records(records)
+    targets = read_targets(config.teacher, data)
+    first, again = (next(iter(training_batches(data, config, 1, None, targets.of))) for _ in range(2))
+    rows = np.round(first.pixels).reshape(8, -1) / 128 - 1
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True) - targets.mean
+    expected = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    np.testing.assert_allclose(first.targets, expected, atol=1e-5)
+    assert np.array_equal(first.targets, again.targets)
+    for live in (True, False):  # what it once said of the photos is kept for both
+        assert (read_targets(config.teacher.model_copy(update={"live": live}), data).live is not None) == live
+
+
+def test_a_face_of_nobody_has_no_label(records: Path, tmp_path: Path) -> None:
+    from facetpu.stages.train import train
+    from facetpu.training.augmentation import draw
+    from facetpu.training.records import read_records, training_batches
+
+    write_teacher(tmp_path / "teacher.onnx")
+    live = Teacher(model=str(tmp_path / "teacher.onnx"), live=True)
+    half = settings(None, augmentation={"flip": False}, loss="softmax", steps=3)
+    half = half.model_copy(update={"augmentation": Augmentation(flip=False, mix=0.5), "teacher": live})
+    data = read_records(records)
+    whole = settings(None, augmentation={"flip": False}, loss="softmax", steps=3)
+    mixed, plain = (next(iter(training_batches(data, config, 0))) for config in (half, whole))
+    crossed = draw(16, [half.seed, 0]).mixed(half.augmentation).numpy()
+    assert 0 < crossed.sum() < 16
+    assert np.array_equal(mixed.labels, np.where(crossed, -1, plain.labels))
+    assert np.isfinite(train(half, records, tmp_path / "run").loss)
+    with pytest.raises(ValueError, match=r"set teacher\.live"):
+        settings(None, augmentation={"mix": 0.5}, loss="softmax")
 
 
 def test_a_run_teaches_and_frozen_it_teaches_the_same(records: Path, tmp_path: Path) -> None:

@@ -81,10 +81,10 @@ class Diary:
         self._lock = threading.RLock()
         self._closed = False
         self._traces = False  # of what was deleted
-        self._base = sqlite3.connect(str(path), check_same_thread=False, isolation_level=None)
-        self._base.row_factory = sqlite3.Row
         self.crops, self.portraits = CropFolder(folder / "crops"), CropFolder(folder / "portraits")
         try:
+            self._base = sqlite3.connect(str(path), check_same_thread=False, isolation_level=None)
+            self._base.row_factory = sqlite3.Row
             for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "secure_delete=ON"):
                 self._base.execute(f"PRAGMA {pragma}")
             self._base.executescript(_TABLES)
@@ -299,7 +299,10 @@ class Diary:
     def _rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
         with self._lock:
             self._check_open()
-            return self._base.execute(query, values).fetchall()
+            try:
+                return self._base.execute(query, values).fetchall()
+            except sqlite3.OperationalError as error:
+                raise Busy(f"{DATABASE}: cannot be read ({error})") from None
 
     def _check_open(self) -> None:
         if self._closed:

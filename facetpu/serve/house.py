@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from .answers import (
     ThresholdState,
 )
 from .audit import AuditLog
-from .cameras import Eye, check_source
+from .cameras import Eye, Taken, check_source
 from .clock import HouseClock
 from .diary import Diary, Intent
 from .household import Household
@@ -80,6 +81,13 @@ class House:
         self._identifier = Identifier(model, None, settings.device, settings.detector, settings.min_face)
         self.state = default_state(model) if state is None else Path(state)
         self._claim = StateLock(self.state)
+        try:
+            self._open(cameras, settings)
+        except BaseException:
+            self._claim.release()
+            raise
+
+    def _open(self, cameras: list[str], settings: Settings) -> None:
         self._diary, self._audit = Diary(self.state), AuditLog(self.state)
         self._clock = HouseClock(self._diary.left_at())
         self._keep = 3600.0 * settings.keep_events_hours
@@ -135,7 +143,7 @@ class House:
 
     def problem(self) -> str | None:
         """What is wrong with the house as a whole, in one line, such as a full disk; None for nothing."""
-        problems = [*self._troubles.values(), *(watch.problem for watch in self._watches.values())]
+        problems = [*list(self._troubles.values()), *(watch.problem for watch in self._watches.values())]
         return next((problem for problem in problems if problem is not None), None)
 
     def cameras(self) -> list[CameraState]:
@@ -225,7 +233,7 @@ class House:
         Raises:
             Unknown: there is none such, or no more.
         """
-        return self._household.enrolments.state(id)
+        return self._with_camera(self._household.enrolments.state(id))
 
     def take(self, id: str) -> Enrolment:
         """Look at the newest frame for the pose wanted; its ``refusal`` says why it was not taken.
@@ -241,7 +249,7 @@ class House:
             self._household.enrolments.look(id, image, faces, by_itself=False)
 
         self._worker.ask(look)
-        return self._household.enrolments.state(id)
+        return self._with_camera(self._household.enrolments.state(id))
 
     def finish(self, id: str) -> Enrolled:
         """Enrol the poses that were taken; those refused at last, beside all others, have their reasons.
@@ -364,23 +372,35 @@ class House:
     def _round(self) -> None:
         """Look at the newest frame of each camera, where there is one."""
         for watch in self._watches.values():
-            try:
-                frame = watch.eye.take()
-                if frame is None:
-                    watch.rest()
-                    continue
-                watch.look(frame)
-                enrolment = self._household.enrolments.at(watch.eye.id)
-                if enrolment is not None and watch.newest is not None:
-                    self._household.enrolments.look(enrolment, *watch.newest)
-                self._troubles.pop("looking", None)
-            except Exception as error:  # one frame that cannot be looked at must not blind the house
-                log.exception("camera %s", watch.eye.id)
-                self._trouble("looking", f"camera {watch.eye.id}: {error}; see the log")
+            frame = watch.eye.take()
+            if frame is None:
+                self._attempt(f"camera {watch.eye.id} at rest", watch.rest)
+            else:
+                self._attempt(f"camera {watch.eye.id}", functools.partial(self._look, watch, frame))
         now = time.monotonic()
         if now - self._tended >= TENDED_EVERY:
             self._tended = now
-            self._tend(now)
+            self._attempt("the house", functools.partial(self._tend, now))
+
+    def _attempt(self, what: str, work: Callable[[], None]) -> None:
+        """Do ``work``, and go on where it fails: the next frame may do, or the disk have space again."""
+        try:
+            work()
+            self._troubles.pop(what, None)
+            return
+        except FacetpuError as error:
+            problem, unforeseen = str(error), None
+        except Exception as error:  # a fault of ours at one camera must not blind the others
+            problem, unforeseen = f"{what}: {type(error).__name__}: {error}; see the log", error
+        if self._troubles.get(what) != problem:
+            log.warning("%s", problem, exc_info=unforeseen)
+        self._troubles[what] = problem
+
+    def _look(self, watch: Watch, frame: Taken) -> None:
+        watch.look(frame)
+        enrolment = self._household.enrolments.at(watch.eye.id)
+        if enrolment is not None and watch.newest is not None:
+            self._household.enrolments.look(enrolment, *watch.newest)
 
     def _begin_anew(self) -> None:
         for watch in self._watches.values():
@@ -388,21 +408,17 @@ class House:
 
     def _tend(self, now: float) -> None:
         """See whether another program has changed the people; and now and then, what is to be forgotten."""
-        try:
-            self._household.look_around()
-            if now - self._swept >= SWEPT_EVERY:
-                self._swept = now
-                self._clock.look()
-                self._diary.forget_before(self._clock.now() - self._keep)
-                self._diary.leave_at(self._clock.now())
-            self._troubles.pop("tending", None)
-        except FacetpuError as error:
-            self._trouble("tending", str(error))
+        self._household.look_around()
+        if now - self._swept >= SWEPT_EVERY:
+            self._swept = now
+            self._clock.look()
+            self._diary.forget_before(self._clock.now() - self._keep)
+            self._diary.leave_at(self._clock.now())
 
-    def _trouble(self, what: str, problem: str) -> None:
-        if self._troubles.get(what) != problem:
-            log.warning("%s", problem)
-        self._troubles[what] = problem
+    def _with_camera(self, enrolment: Enrolment) -> Enrolment:
+        """An enrolment, which a lost camera keeps waiting."""
+        _, problem = self._camera(enrolment.camera).eye.state()
+        return enrolment if problem is None else enrolment._replace(refusal=problem)
 
     def _camera(self, id: str) -> Watch:
         if id not in self._watches:

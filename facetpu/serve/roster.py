@@ -65,8 +65,9 @@ class Roster:
 
     def _read_again(self) -> None:
         """Take the folder for what it is now."""
-        self._mark = self._stamp()
+        stamp = self._stamp()
         self.gallery = read_known(self._folder)
+        self._mark = stamp  # only now: what could not be read is read again
 
     def changed_elsewhere(self) -> bool:
         """Whether another program has changed the folder since this was asked; the gallery follows it.

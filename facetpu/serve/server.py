@@ -82,7 +82,7 @@ def serve(
     Raises:
         FacetpuError: the port is in use, the certificate, the broker's URL or the model cannot be used.
     """
-    context = _tls(certificate, key)
+    context = tls_context(certificate, key)
     telling = _telling(broker)
     with listening(host, port) as listener:
         if new is not None:
@@ -168,7 +168,7 @@ def listening(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+def tls_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
     """What HTTPS needs, or None without a certificate.
 
     Raises:

@@ -8,7 +8,13 @@ from typing import Any, NamedTuple
 from ..config import Augmentation
 from ..nets.tensorflow import tf
 
-DAMAGE = 0x5EED  # sets the second draw's seed apart from the first's
+# Set the seeds of the second and third draw apart from the first's.
+DAMAGE = 0x5EED
+MIXING = 0x314D
+# Of the seam between two faces, in sides of the picture: its softest stretch and its sharpest.
+SOFT, SHARP = 1.0, 0.02
+GREY = (0.2989, 0.587, 0.114)  # of red, green and blue, as tf.image takes them
+OFF_CENTRE = 0.25  # of the side: how far from the centre a seam may pass
 
 
 class Draws(NamedTuple):
@@ -16,19 +22,25 @@ class Draws(NamedTuple):
 
     moves: Any  # float32 [8, B], -1 to 1: flip, right, down, zoom, rotation, brightness, contrast, saturation
     damage: Any  # float32 [7, B], -1 to 1: blur, jpeg, then occlusion: whether, x, y, width, height
+    mixing: Any  # float32 [4, B], -1 to 1: whether, then of the seam: its direction, place, softness
 
     def flipped(self, config: Augmentation) -> Any:
         """Bool ``[B]``: which pictures are mirrored."""
         return self.moves[0] < 0 if config.flip else tf.zeros_like(self.moves[0], tf.bool)
 
+    def mixed(self, config: Augmentation) -> Any:
+        """Bool ``[B]``: which pictures are crossed with another."""
+        return self.mixing[0] < 2 * config.mix - 1
+
 
 def draw(count: Any, seed: Any) -> Draws:
     """The draws of a batch of ``count`` pictures; equal seeds, two integers or tensors, give equal ones."""
-    again = tf.stack([seed[0], seed[1]]) + tf.constant([DAMAGE, 0], getattr(seed[1], "dtype", tf.int32))
-    return Draws(
-        tf.random.stateless_uniform([8, count], seed, minval=-1.0),
-        tf.random.stateless_uniform([7, count], again, minval=-1.0),
-    )
+
+    def drawn(rows: int, apart: int) -> Any:
+        own = tf.stack([seed[0], seed[1]]) + tf.constant([apart, 0], getattr(seed[1], "dtype", tf.int32))
+        return tf.random.stateless_uniform([rows, count], own, minval=-1.0)
+
+    return Draws(drawn(8, 0), drawn(7, DAMAGE), drawn(4, MIXING))
 
 
 def augment(pixels: Any, config: Augmentation, draws: Draws) -> Any:
@@ -43,26 +55,25 @@ def augment(pixels: Any, config: Augmentation, draws: Draws) -> Any:
         float32 ``[B, S, S, 3]``, 0 to 255.
     """
     _, x, y, zoom, rotation, brightness, contrast, saturation = tf.unstack(draws.moves)
-    if config.flip:
-        pixels = tf.where(draws.flipped(config)[:, None, None, None], pixels[:, :, ::-1], pixels)
-    if config.shift or config.zoom or config.rotation:
+    if config.flip or config.shift or config.zoom or config.rotation:
         moves = _moves(
             size=pixels.shape[1],
+            flipped=draws.flipped(config),
             right=x * config.shift,
             down=y * config.shift,
             zoom=1 + zoom * config.zoom,
             angle=rotation * math.radians(config.rotation),
         )
         pixels = _warp(pixels, moves)
-    if config.saturation:
-        grey = tf.image.rgb_to_grayscale(pixels)
-        pixels = grey + (pixels - grey) * _each(1 + saturation * config.saturation)
-    if config.contrast:
-        mean = tf.reduce_mean(pixels, [1, 2, 3], keepdims=True)
-        pixels = mean + (pixels - mean) * _each(1 + contrast * config.contrast)
-    if config.brightness:
-        pixels += _each(255 * brightness * config.brightness)
-    pixels = tf.clip_by_value(pixels, 0.0, 255.0)
+    if config.saturation or config.contrast or config.brightness:
+        pixels = _coloured(
+            pixels,
+            saturation=1 + saturation * config.saturation,
+            contrast=1 + contrast * config.contrast,
+            brightness=255 * brightness * config.brightness,
+        )
+    if config.mix:
+        pixels = _mixed(pixels, draws.mixed(config), *tf.unstack(draws.mixing)[1:])
     blur, jpeg, *rectangle = tf.unstack(draws.damage)
     if config.blur:
         pixels = _blurred(pixels, tf.maximum(blur, 0.0) * config.blur)
@@ -71,6 +82,29 @@ def augment(pixels: Any, config: Augmentation, draws: Draws) -> Any:
     if config.occlusion:
         pixels = _occluded(pixels, config.occlusion, *rectangle)
     return pixels
+
+
+def _mixed(pixels: Any, chosen: Any, direction: Any, place: Any, softness: Any) -> Any:
+    """The ``chosen`` pictures crossed with the one before them in the batch, along a straight seam.
+
+    Faces that are aligned to the same points cross to a face again, of somebody who does not exist. A
+    soft seam blends the two all over, a sharp one gives the eyes of one to the mouth of the other.
+
+    Args:
+        pixels: float32 ``[B, S, S, 3]``.
+        chosen: bool ``[B]``.
+        direction: float32 ``[B]`` of the seam, in half turns.
+        place: float32 ``[B]``, -1 to 1, from one side of the centre to the other.
+        softness: float32 ``[B]``, -1 to 1.
+    """
+    size = pixels.shape[1]
+    places = (tf.range(size, dtype=tf.float32) + 0.5) / size - 0.5
+    angle = math.pi * direction
+    x, y = places[None, None, :, None], places[None, :, None, None]
+    across = _each(tf.cos(angle)) * x + _each(tf.sin(angle)) * y - _each(OFF_CENTRE * place)
+    share = tf.sigmoid(across / _each(SHARP * (SOFT / SHARP) ** ((softness + 1) / 2)))
+    others = (1 - share) * _each(tf.cast(chosen, tf.float32))  # a tf.where that spreads costs a millisecond
+    return pixels + others * (tf.roll(pixels, 1, axis=0) - pixels)
 
 
 def _blurred(pixels: Any, deviation: Any) -> Any:
@@ -129,11 +163,31 @@ def _each(values: Any) -> Any:
     return values[:, None, None, None]
 
 
-def _moves(size: int, right: Any, down: Any, zoom: Any, angle: Any) -> Any:
+def _coloured(pixels: Any, saturation: Any, contrast: Any, brightness: Any) -> Any:
+    """Each picture away from its grey, then away from its mean, then lighter; cut off at 0 and 255.
+
+    The three at once, for each pass over a batch takes its time.
+
+    Args:
+        pixels: float32 ``[B, S, S, 3]``.
+        saturation: ``[B]``; 0 makes it grey, 1 leaves it.
+        contrast: ``[B]``, likewise.
+        brightness: ``[B]``, added.
+    """
+    weights = tf.constant(GREY)
+    grey = tf.tensordot(pixels, weights, 1)[..., None]
+    colour = tf.reduce_mean(pixels, [1, 2])  # [B, 3]
+    mean = saturation * tf.reduce_mean(colour, 1) + (1 - saturation) * tf.linalg.matvec(colour, weights)
+    constant = grey * _each(contrast * (1 - saturation)) + _each((1 - contrast) * mean + brightness)
+    return tf.clip_by_value(pixels * _each(contrast * saturation) + constant, 0.0, 255.0)
+
+
+def _moves(size: int, flipped: Any, right: Any, down: Any, zoom: Any, angle: Any) -> Any:
     """``[B, 8]`` projective transforms from output to input pixels, about the picture's centre.
 
     Args:
         size: side of the picture in pixels.
+        flipped: bool ``[B]``, whether it is mirrored before all that.
         right: ``[B]``, of the side.
         down: ``[B]``, of the side.
         zoom: ``[B]``; above 1 enlarges.
@@ -143,11 +197,12 @@ def _moves(size: int, right: Any, down: Any, zoom: Any, angle: Any) -> Any:
     cosine, sine = tf.cos(angle) / zoom, tf.sin(angle) / zoom
     x, y = centre + right * size, centre + down * size  # where the centre comes to lie
     zero = tf.zeros_like(zoom)
+    way = tf.where(flipped, -1.0, 1.0)  # of x about the centre
     return tf.stack(
         [
-            cosine,
-            -sine,
-            centre - cosine * x + sine * y,
+            way * cosine,
+            -way * sine,
+            centre - way * (cosine * x - sine * y),
             sine,
             cosine,
             centre - sine * x - cosine * y,

@@ -11,7 +11,7 @@ import contextlib
 import errno
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -142,15 +142,27 @@ class Batch(NamedTuple):
         labels: int64 ``[B]``; -1 for a photo of nobody known.
         rows: int64 ``[B]``, which training photo each is, counted through the shards in order.
         flipped: bool ``[B]``, whether it is mirrored.
+        targets: float32 ``[B, D]``, what a teacher wants; D is 0 without one.
     """
 
     pixels: Any
     labels: Any
     rows: Any
     flipped: Any
+    targets: Any
 
 
-def training_batches(records: Records, config: TrainConfig, start: int, choose: Choose | None = None) -> Any:
+# pixels, rows and flipped of a batch, to its targets.
+Teach = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+def training_batches(
+    records: Records,
+    config: TrainConfig,
+    start: int,
+    choose: Choose | None = None,
+    teach: Teach | None = None,
+) -> Any:
     """Augmented batches from step ``start`` on, without end.
 
     Args:
@@ -158,6 +170,7 @@ def training_batches(records: Records, config: TrainConfig, start: int, choose: 
         config: the batch's size, the augmentation and the seed.
         start: the first batch's step.
         choose: the rows of the photos of a step; each photo once an epoch unless given.
+        teach: a teacher's targets for a batch.
 
     Returns:
         A tf.data.Dataset of :class:`Batch`.
@@ -167,12 +180,22 @@ def training_batches(records: Records, config: TrainConfig, start: int, choose: 
         rows, pixels, labels = batch
         draws = draw(tf.shape(pixels)[0], [config.seed, step])
         pixels = augment(tf.cast(pixels, tf.float32), config.augmentation, draws)
-        return Batch(pixels, labels, rows, draws.flipped(config.augmentation))
+        if config.augmentation.mix:
+            labels = tf.where(draws.mixed(config.augmentation), tf.constant(-1, tf.int64), labels)
+        flipped = draws.flipped(config.augmentation)
+        return Batch(pixels, labels, rows, flipped, tf.zeros([tf.shape(rows)[0], 0]))
+
+    def taught(batch: Batch) -> Any:
+        targets = tf.numpy_function(teach, [batch.pixels, batch.rows, batch.flipped], tf.float32)
+        return batch._replace(targets=tf.ensure_shape(targets, [config.batch_size, None]))
 
     photos = _in_epochs(records, config, start) if choose is None else _chosen(records, start, choose)
     photos = photos.map(lambda row, example: (row, *_parse(example, records.image_size)), tf.data.AUTOTUNE)
     batches = photos.batch(config.batch_size, drop_remainder=True).enumerate(start)
-    return batches.map(changed, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    batches = batches.map(changed, tf.data.AUTOTUNE)
+    if teach is not None:
+        batches = batches.prefetch(1).map(taught)  # one batch at a time: the teacher takes all cores
+    return batches.prefetch(tf.data.AUTOTUNE)
 
 
 def _in_epochs(records: Records, config: TrainConfig, start: int) -> Any:

@@ -1,6 +1,7 @@
 """A trained embedder to learn from: its embeddings of every training photo, made once and kept.
 
-They lie beside the records, under the digest of the teacher and of how its pixels are scaled.
+They lie beside the records, under the digest of the teacher and of how its pixels are scaled. A live
+teacher sees the very picture that the student sees instead, at the cost of its own work in every step.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,19 +43,35 @@ class Targets(NamedTuple):
     Attributes:
         embeddings: float32 [n, 2, D], unit rows: as they are, and mirrored.
         mean: float32 [D], taken from each before it is compared; zero where they are not centred.
+        live: the teacher itself, to ask about every picture; None to go by ``embeddings``.
     """
 
     embeddings: np.ndarray
     mean: np.ndarray
+    live: Network | None = None
 
     @property
     def dim(self) -> int:
         """Numbers in an embedding."""
         return int(self.embeddings.shape[2])
 
-    def of(self, rows: np.ndarray, flipped: np.ndarray) -> np.ndarray:
-        """float32 [B, D] unit rows: what to learn for the photos ``rows``, mirrored where ``flipped``."""
-        chosen = self.embeddings[rows, flipped.astype(int)] - self.mean
+    def of(self, pixels: np.ndarray, rows: np.ndarray, flipped: np.ndarray) -> np.ndarray:
+        """What is to be learnt from a batch.
+
+        Args:
+            pixels: float32 [B, S, S, 3], the pictures as the student sees them, 0 to 255.
+            rows: int64 [B], the photos that they were made of.
+            flipped: bool [B], whether they are mirrored.
+
+        Returns:
+            float32 [B, D], unit rows.
+        """
+        if self.live is None:
+            chosen = self.embeddings[rows, flipped.astype(int)]
+        else:
+            chosen = self.live.embed(_crops(pixels, self.live.size))
+            chosen = chosen / np.linalg.norm(chosen, axis=1, keepdims=True)
+        chosen = chosen - self.mean
         return np.asarray(chosen / np.linalg.norm(chosen, axis=1, keepdims=True), np.float32)
 
 
@@ -67,7 +86,7 @@ def read_targets(teacher: Teacher, records: Records) -> Targets:
         embeddings = np.load(path, mmap_mode="r")
         if len(embeddings) == records.photos:
             log.info("%s: the teacher's embeddings are there already", path)
-            return _targets(embeddings, teacher)
+            return _targets(embeddings, teacher, open_teacher(teacher) if teacher.live else None)
     network = open_teacher(teacher)
     if network.size != records.image_size:
         log.info(
@@ -86,7 +105,7 @@ def read_targets(teacher: Teacher, records: Records) -> Targets:
     embeddings = embeddings / lengths
     with new_file(path, overwrite=True) as temporary, temporary.open("wb") as file:
         np.save(file, embeddings)
-    return _targets(embeddings, teacher)
+    return _targets(embeddings, teacher, network if teacher.live else None)
 
 
 def teacher_key(teacher: Teacher) -> str:
@@ -121,14 +140,21 @@ def _open_onnx(path: Path, teacher: Teacher) -> Network:
     def blob(crops: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(((crops.astype(np.float32) - mean) / std).transpose(0, 3, 1, 2))
 
-    run = _onnxruntime(path) or _opencv(path)
+    run, workers = _onnxruntime(path), os.cpu_count() or 1
+    if run is None:
+        run, workers = _opencv(path), 1  # its network holds the picture it is given
+    pool = ThreadPoolExecutor(workers)
+
+    def embed(crops: np.ndarray) -> np.ndarray:
+        return np.concatenate(list(pool.map(run, [blob(crop[None]) for crop in crops])))
+
     for size in (112, 160, 224, 96, 128):
         try:
             rows = run(blob(np.zeros((1, size, size, 3), np.uint8)))
         except FacetpuError:
             continue
         if rows.ndim == 2 and rows.shape[0] == 1:
-            return Network(size, lambda crops: np.concatenate([run(blob(crop[None])) for crop in crops]))
+            return Network(size, embed)
     raise FacetpuError(f"{path}: is no face embedder: it takes no [1, 3, S, S] and gives no [1, D]")
 
 
@@ -141,6 +167,7 @@ def _onnxruntime(path: Path) -> Callable[[np.ndarray], np.ndarray] | None:
     wrong = (failures.Fail, failures.InvalidGraph, failures.InvalidProtobuf, failures.InvalidArgument)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    options.intra_op_num_threads = 1  # a thread a picture is faster than several threads on each
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except wrong as error:
@@ -178,16 +205,21 @@ def _opencv(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 def _both_ways(network: Network, pixels: Any) -> np.ndarray:
     """float32 [B, 2, D]: the embeddings of float32 [B, S, S, 3] photos, and of their mirror images."""
-    if pixels.shape[1] != network.size:
-        pixels = tf.image.resize(pixels, [network.size, network.size], antialias=True)
-    crops = np.clip(np.round(pixels), 0, 255).astype(np.uint8)
+    crops = _crops(pixels, network.size)
     return np.stack([network.embed(crops), network.embed(np.ascontiguousarray(crops[:, :, ::-1]))], axis=1)
 
 
-def _targets(embeddings: np.ndarray, teacher: Teacher) -> Targets:
+def _crops(pixels: Any, size: int) -> np.ndarray:
+    """float32 [B, S, S, 3] pictures as uint8 [B, size, size, 3]."""
+    if pixels.shape[1] != size:
+        pixels = tf.image.resize(pixels, [size, size], antialias=True)
+    return np.clip(np.round(pixels), 0, 255).astype(np.uint8)
+
+
+def _targets(embeddings: np.ndarray, teacher: Teacher, live: Network | None) -> Targets:
     dim = embeddings.shape[2]
     mean = embeddings.mean(axis=(0, 1), dtype=np.float64) if teacher.centered else np.zeros(dim)
-    return Targets(embeddings, mean.astype(np.float32))
+    return Targets(embeddings, mean.astype(np.float32), live)
 
 
 def cosine_loss(embedding: Any, targets: Any) -> Any:

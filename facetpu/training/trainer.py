@@ -27,7 +27,7 @@ from .history import History
 from .mining import mine, mining_rows
 from .records import Batch, Records, all_photos, some_photos, training_batches
 from .sampling import Choose, read_index, sampler
-from .teacher import Targets, cosine_loss, read_targets
+from .teacher import cosine_loss, read_targets
 from .validation import PHOTOS, compare, hard_pairs
 
 log = logging.getLogger(__name__)
@@ -166,7 +166,7 @@ class Trainer:
             start = time.perf_counter()
             self.rate.assign(self.config.optimizer.learning_rate_at(step, self.steps))
             batch = next(batches)
-            loss = float(self.update(*self._inputs(batch)))
+            loss = float(self.update(batch.pixels, batch.labels, batch.targets))
             seconds.append(time.perf_counter() - start)
             self._check(loss, batch)
             if step % SUMMARY_EVERY == 0:
@@ -199,11 +199,8 @@ class Trainer:
                 yield next(batches)
 
     def _stretch(self, start: int, choose: Choose | None) -> Iterator[Batch]:
-        return iter(training_batches(self.records, self.config, start, choose))
-
-    def _inputs(self, batch: Batch) -> tuple[Any, Any, Any]:
-        """What a step takes of a batch: its photos, their labels, and what the teacher makes of them."""
-        return batch.pixels, batch.labels, _targets_of(self.targets, batch)
+        teach = self.targets.of if self.targets else None
+        return iter(training_batches(self.records, self.config, start, choose, teach))
 
     def _sampler(self) -> Choose | None:
         """The choice of photos that the config asks for, checked before anything is trained."""
@@ -386,7 +383,7 @@ class Trainer:
         done = tf.cast(self.step, tf.float32) / self.steps
         loss = 0.0
         if settings.weight:
-            if self.records.unlabelled:
+            if self.records.unlabelled or self.config.augmentation.mix:
                 loss = tf.cond(
                     tf.reduce_any(labels >= 0),
                     lambda: self.objective(*_labelled(output, labels), done),
@@ -415,12 +412,6 @@ class Trainer:
 def _score(figures: dict[str, float]) -> float | None:
     """What says which checkpoint is best: people told apart, else photos told right."""
     return figures.get("validation_auc", figures.get("validation_accuracy"))
-
-
-def _targets_of(targets: Targets | None, batch: Batch) -> Any:
-    if targets is None:
-        return tf.zeros([len(batch.rows), 0])
-    return targets.of(batch.rows.numpy(), batch.flipped.numpy())
 
 
 def _labelled(output: Any, labels: Any) -> tuple[Any, Any]:
