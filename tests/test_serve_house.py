@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import test_board_pythons
 from PIL import Image
 from serve_people import ANA, BO, CY, DI, POSES, encoded, photo, portrait, write_film, write_nobody
-from test_board_pythons import check, facetpu  # noqa: F401
 
 from facetpu.board.folder import ModelFolder
 from facetpu.board.identify import Identifier
@@ -812,6 +812,8 @@ def test_a_full_disk_is_told_and_nothing_is_half_done(couple: Path, film: Path, 
 
 # --- The board's Pythons ---
 
+board_facetpu = test_board_pythons.facetpu
+
 SMALL_HOUSE = """
 import sys
 from pathlib import Path
@@ -835,13 +837,15 @@ with House(Path(home, "kitchen"), cameras, None, Settings()) as house, house.sub
 
 @pytest.mark.slow
 def test_a_house_stands_on_the_boards_pythons(
-    facetpu: Path, nobody: Path, film: Path, tmp_path: Path
+    board_facetpu: Path, nobody: Path, film: Path, tmp_path: Path
 ) -> None:
     """Python 3.7 has no OpenCV here: it serves people and uploads without a camera."""
     shutil.copytree(nobody, tmp_path / "kitchen")
     (tmp_path / "photos").mkdir()
     for take in range(3):
         (tmp_path / "photos" / f"{take}.jpg").write_bytes(photo(ANA, take))
-    old = facetpu.parent.parent.name == "python3.7"
-    said = check([facetpu.with_name("python"), "-c", SMALL_HOUSE, tmp_path, *([] if old else [film])])
+    old = board_facetpu.parent.parent.name == "python3.7"
+    said = test_board_pythons.check(
+        [board_facetpu.with_name("python"), "-c", SMALL_HOUSE, tmp_path, *([] if old else [film])]
+    )
     assert said.splitlines() == (["3", "[] None"] if old else ["3", "Bo True", "['Bo'] None"])
