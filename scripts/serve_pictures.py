@@ -66,7 +66,7 @@ def photographs(browser: Any, url: str, photos: dict[str, list[Path]]) -> list[I
         desk.set_input_files("#photos", photos[name])
         expect(desk.locator("#upload-state")).to_contain_text(f"{name} is known now")
         desk.click("#close-new")
-    desk.get_by_label("about 5 of 100").check()
+    desk.get_by_label("about 3 of 100").check()
     shown(
         desk,
         desk.locator("#faces .known"),
