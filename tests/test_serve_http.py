@@ -510,13 +510,13 @@ def test_odd_requests_are_refused_in_one_line(local: Server) -> None:
         ("POST", where, b"", headers, 422),
         ("POST", where, {"photos": ["x"]}, OURS, 422),
         ("POST", "/api/enrolments", b"{", {**OURS, "Content-Type": "application/json"}, 422),
-        ("POST", "/api/enrolments", b"\xff\xfe", {**OURS, "Content-Type": "application/json"}, 400),
+        ("POST", "/api/enrolments", b"\xff\xfe", {**OURS, "Content-Type": "application/json"}, 422),
         ("POST", "/api/enrolments", b"[" * 10000, {**OURS, "Content-Type": "application/json"}, 400),
-        ("POST", "/api/enrolments", {"name": "../x", "camera": "0"}, OURS, 422),
-        ("POST", "/api/enrolments", {"name": "a\nb", "camera": "0"}, OURS, 422),
-        ("POST", "/api/enrolments", {"name": "\ud800", "camera": "0"}, OURS, 422),
-        ("POST", "/api/enrolments", {"name": "x" * 201, "camera": "0"}, OURS, 422),
-        ("POST", "/api/enrolments", {"name": "x" * 20000, "camera": "0"}, OURS, 413),
+        ("PATCH", "/api/people/Ana", {"name": "../x"}, OURS, 422),
+        ("PATCH", "/api/people/Ana", {"name": "a\nb"}, OURS, 422),
+        ("PATCH", "/api/people/Ana", {"name": "\ud800"}, OURS, 422),
+        ("PATCH", "/api/people/Ana", {"name": "x" * 201}, OURS, 422),
+        ("PATCH", "/api/people/Ana", {"name": "x" * 20000}, OURS, 413),
         (
             "PUT",
             "/api/threshold",
@@ -562,14 +562,14 @@ def test_an_upload_without_a_length_is_cut_off_where_it_is_too_large(local: Serv
 
 def test_two_uploads_are_read_at_once(local: Server) -> None:
     head = b"POST /api/people/Ana/photos HTTP/1.1\r\nHost: localhost\r\nX-Facetpu: 1\r\n"
-    head += b"Content-Length: 5\r\n\r\n"
+    head += b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 5\r\n\r\n"
     with local.raw(head), local.raw(head):
         time.sleep(0.2)
         with local.raw(head + b"12345") as third:
             assert third.recv(20).startswith(b"HTTP/1.1 503")
     time.sleep(0.2)
     with local.raw(head + b"12345") as fourth:
-        assert fourth.recv(20).startswith(b"HTTP/1.1 422")
+        assert fourth.recv(20).startswith(b"HTTP/1.1 400")
 
 
 def test_too_many_requests_are_refused(house: House) -> None:
@@ -689,7 +689,7 @@ def test_notices_are_told_and_a_slow_listener_is_told_so(
     )
     for number in range(10 * WAITING):
         local.house._notices.tell(Notice("people", {"number": number}))
-    last = reply.read().decode().split("\n\n")[-2]
+    last = reply.read().decode().split("\n\n")[-2].strip()
     assert last.startswith('event: dropped\ndata: {"reason": "100 notices were waiting; listen again')
 
 
@@ -754,16 +754,17 @@ def described(known: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def ask_oddly(described: Any, method: str, path: str, examples: int) -> None:
     """Ask what the description allows, and what it does not: each reply must be one that it tells of."""
     from schemathesis import GenerationMode
-    from schemathesis.specs.openapi.checks import positive_data_acceptance
+    from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
     operation = described[path][method]
+    # What is a name can be said in words, but not in a schema; and what is in a file is nobody's type.
+    excluded = [positive_data_acceptance] + [negative_data_rejection] * path.endswith("/photos")
     modes = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
 
     @settings(max_examples=examples, suppress_health_check=list(HealthCheck), database=None)
     @given(st.one_of([operation.as_strategy(mode) for mode in modes]))
     def ask(case: Any) -> None:
-        # What is a name can be said in words, but not in a schema.
-        case.call_and_validate(headers=BEARER, excluded_checks=[positive_data_acceptance])
+        case.call_and_validate(headers=BEARER, excluded_checks=excluded)
 
     ask()
 
