@@ -757,8 +757,8 @@ def ask_oddly(described: Any, method: str, path: str, examples: int) -> None:
     from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
     operation = described[path][method]
-    # What is a name can be said in words, but not in a schema; what is in a file has no type; and what else is
-    # in a query is not looked at.
+    # What is a name can be said in words, but not in a schema; what is in a file has no type; and what else
+    # is in a query is not looked at.
     excluded = [positive_data_acceptance] + [negative_data_rejection] * path.endswith(("/photos", "/events"))
     modes = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
 
