@@ -66,7 +66,7 @@ def photographs(browser: Any, url: str, photos: dict[str, list[Path]]) -> list[I
         desk.set_input_files("#photos", photos[name])
         expect(desk.locator("#upload-state")).to_contain_text(f"{name} is known now")
         desk.click("#close-new")
-    desk.get_by_label("about 5 of 100").check()
+    desk.get_by_label("about 3 of 100").check()
     shown(
         desk,
         desk.locator("#faces .known"),
@@ -97,7 +97,8 @@ def window(browser: Any, url: str, size: dict[str, int]) -> Page:
 
 def shown(page: Page, *parts: Locator) -> None:
     """Wait for a live picture, and for these."""
-    page.wait_for_function("document.querySelector('#picture').naturalWidth > 0")
+    while not page.evaluate("document.querySelector('#picture').naturalWidth"):
+        page.wait_for_timeout(200)
     for part in parts:
         expect(part.first).to_be_visible()
     expect(page.locator("#outcome")).to_have_text("")
@@ -163,9 +164,10 @@ def write_film(path: Path, frames: list[np.ndarray]) -> Path:
 @contextmanager
 def serving(export: Path, known: Path, films: list[Path]) -> Iterator[str]:
     """The address of a server that knows nobody yet."""
-    cameras = [argument for film in films for argument in ("--camera", str(film))]
-    command = [sys.executable, "-m", "facetpu", "serve", str(export), "--new", str(known), *cameras]
-    with subprocess.Popen([*command, "--port", "0", "-q"], stdout=subprocess.PIPE, text=True) as process:
+    cameras = [argument for film in films for argument in ("--camera", film.name)]
+    command = [sys.executable, "-m", "facetpu", "serve", str(export.resolve()), "--new", known.name, *cameras]
+    command += ["--port", "0", "-q"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=known.parent) as process:
         try:
             yield process.stdout.readline().strip()
         finally:

@@ -50,9 +50,9 @@ function givenName() {
 for (const id of ['photos', 'snapshot']) {
   element(id).onclick = (event) => givenName() || event.preventDefault();
   element(id).onchange = ({target}) => {
-    const photos = [...target.files];
+    const photos = [...target.files], name = givenName();
     target.value = '';
-    if (photos.length) attempt(element('ways'), () => upload(givenName(), photos), sayUpload);
+    if (name && photos.length) attempt(element('ways'), () => upload(name, photos), sayUpload);
   };
 }
 

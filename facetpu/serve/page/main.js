@@ -67,7 +67,7 @@ function disconnect() {
 
 // --- what the server tells
 
-const PARTS = {seen: [showEvents], people: [showPeople, showEvents, showThreshold], camera: [showState]};
+const PARTS = {seen: [showPeople, showEvents], people: [showPeople, showEvents, showThreshold], camera: [showState]};
 const stale = new Set();
 let refreshed = Promise.resolve();
 
