@@ -237,9 +237,13 @@ def test_a_head_that_is_gone_is_told_while_ray_lets_us(nodes: Cluster) -> None:
     code = (
         "import sys, itertools\n"
         "from facetpu.engines.ray import RayEngine\n"
+        "from facetpu.errors import FacetpuError\n"
         "from test_ray import sleep, start\n"
-        "for node in RayEngine.connect(sys.argv[1]).each(sleep, itertools.repeat(0.1), start, (0,)):\n"
-        "    print(node, flush=True)"
+        "try:\n"
+        "    for node in RayEngine.connect(sys.argv[1]).each(sleep, itertools.repeat(0.1), start, (0,)):\n"
+        "        print(node, flush=True)\n"
+        "except FacetpuError as error:\n"
+        "    sys.exit(f'Error: {error}')"
     )
     run = subprocess.Popen(
         [sys.executable, "-c", code, lost.address], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
