@@ -13,6 +13,9 @@ from ..nets.tensorflow import tf
 class Averages:
     """A moving average of each weight, named as slim names it; none without a decay.
 
+    Over the first steps the decay is less, (1 + n) / (10 + n) of n steps as tf.train's average has it: else
+    the weights that a training began with would count for most of it long after they were left.
+
     Inside a ``with`` block the weights are the averages.
     """
 
@@ -30,10 +33,12 @@ class Averages:
         for average, weight in zip(self.variables, self.weights, strict=True):
             average.assign(weight)
 
-    def update(self) -> None:
-        """Move each average towards its weight by a step."""
+    def update(self, steps: Any) -> None:
+        """Move each average towards its weight, as it is after so many ``steps``."""
+        count = tf.cast(steps, tf.float32)
+        decay = tf.minimum(self.decay or 0.0, (1 + count) / (10 + count))
         for average, weight in zip(self.variables, self.weights, strict=True):
-            average.assign_sub((1 - (self.decay or 0)) * (average - weight))
+            average.assign_sub((1 - decay) * (average - weight))
 
     def __enter__(self) -> Averages:
         self._kept = [weight.numpy() for weight in self.weights]

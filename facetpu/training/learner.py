@@ -136,7 +136,7 @@ class Learner:
             gradients, _ = tf.clip_by_global_norm(gradients, self.config.optimizer.clip_norm)
         self.optimizer.apply_gradients(zip(gradients, self.trained, strict=True), global_step=self.step)
         self.objective.update(*learnt)
-        self.averages.update()
+        self.averages.update(self.step)
         return loss
 
     def _gradients(self, pixels: Any, labels: Any, targets: Any) -> tuple[Any, Any, Any]:
