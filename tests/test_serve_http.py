@@ -510,13 +510,13 @@ def test_odd_requests_are_refused_in_one_line(local: Server) -> None:
         ("POST", where, b"", headers, 422),
         ("POST", where, {"photos": ["x"]}, OURS, 422),
         ("POST", "/api/enrolments", b"{", {**OURS, "Content-Type": "application/json"}, 422),
-        ("POST", "/api/enrolments", b"\xff\xfe", {**OURS, "Content-Type": "application/json"}, 400),
+        ("POST", "/api/enrolments", b"\xff\xfe", {**OURS, "Content-Type": "application/json"}, 422),
         ("POST", "/api/enrolments", b"[" * 10000, {**OURS, "Content-Type": "application/json"}, 400),
-        ("POST", "/api/enrolments", {"name": "../x", "camera": "0"}, OURS, 422),
-        ("POST", "/api/enrolments", {"name": "a\nb", "camera": "0"}, OURS, 422),
-        ("POST", "/api/enrolments", {"name": "\ud800", "camera": "0"}, OURS, 422),
-        ("POST", "/api/enrolments", {"name": "x" * 201, "camera": "0"}, OURS, 422),
-        ("POST", "/api/enrolments", {"name": "x" * 20000, "camera": "0"}, OURS, 413),
+        ("PATCH", "/api/people/Ana", {"name": "../x"}, OURS, 422),
+        ("PATCH", "/api/people/Ana", {"name": "a\nb"}, OURS, 422),
+        ("PATCH", "/api/people/Ana", {"name": "\ud800"}, OURS, 422),
+        ("PATCH", "/api/people/Ana", {"name": "x" * 201}, OURS, 422),
+        ("PATCH", "/api/people/Ana", {"name": "x" * 20000}, OURS, 413),
         (
             "PUT",
             "/api/threshold",
@@ -562,14 +562,14 @@ def test_an_upload_without_a_length_is_cut_off_where_it_is_too_large(local: Serv
 
 def test_two_uploads_are_read_at_once(local: Server) -> None:
     head = b"POST /api/people/Ana/photos HTTP/1.1\r\nHost: localhost\r\nX-Facetpu: 1\r\n"
-    head += b"Content-Length: 5\r\n\r\n"
+    head += b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 5\r\n\r\n"
     with local.raw(head), local.raw(head):
         time.sleep(0.2)
         with local.raw(head + b"12345") as third:
             assert third.recv(20).startswith(b"HTTP/1.1 503")
     time.sleep(0.2)
     with local.raw(head + b"12345") as fourth:
-        assert fourth.recv(20).startswith(b"HTTP/1.1 422")
+        assert fourth.recv(20).startswith(b"HTTP/1.1 400")
 
 
 def test_too_many_requests_are_refused(house: House) -> None:
@@ -689,7 +689,7 @@ def test_notices_are_told_and_a_slow_listener_is_told_so(
     )
     for number in range(10 * WAITING):
         local.house._notices.tell(Notice("people", {"number": number}))
-    last = reply.read().decode().split("\n\n")[-2]
+    last = reply.read().decode().split("\n\n")[-2].strip()
     assert last.startswith('event: dropped\ndata: {"reason": "100 notices were waiting; listen again')
 
 
@@ -754,16 +754,18 @@ def described(known: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def ask_oddly(described: Any, method: str, path: str, examples: int) -> None:
     """Ask what the description allows, and what it does not: each reply must be one that it tells of."""
     from schemathesis import GenerationMode
-    from schemathesis.specs.openapi.checks import positive_data_acceptance
+    from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
     operation = described[path][method]
+    # What is a name can be said in words, but not in a schema; what is in a file has no type; and what else
+    # is in a query is not looked at.
+    excluded = [positive_data_acceptance] + [negative_data_rejection] * path.endswith(("/photos", "/events"))
     modes = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
 
     @settings(max_examples=examples, suppress_health_check=list(HealthCheck), database=None)
     @given(st.one_of([operation.as_strategy(mode) for mode in modes]))
     def ask(case: Any) -> None:
-        # What is a name can be said in words, but not in a schema.
-        case.call_and_validate(headers=BEARER, excluded_checks=[positive_data_acceptance])
+        case.call_and_validate(headers=BEARER, excluded_checks=excluded)
 
     ask()
 
@@ -776,7 +778,7 @@ def test_odd_requests_get_replies_that_are_described(described: Any, method: str
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "path"), FUZZED)
 def test_many_odd_requests_get_replies_that_are_described(described: Any, method: str, path: str) -> None:
-    ask_oddly(described, method, path, examples=300)
+    ask_oddly(described, method, path, examples=60)
 
 
 # --- the command
@@ -876,16 +878,25 @@ def test_a_name_that_is_no_localhost_takes_a_token(known: Path, tmp_path: Path) 
     assert token not in str(told)  # for nobody reads this on a terminal
 
 
+@contextlib.contextmanager
+def started(command: list[object], stdout: int = subprocess.PIPE) -> Iterator[Any]:
+    """A process that is over when the block is."""
+    words = list(map(str, command))
+    with subprocess.Popen(words, stdout=stdout, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
 def test_it_begins_with_nobody_and_ends_with_streams_open(
     known: Path, tmp_path: Path, end: signal.Signals
 ) -> None:
-    arguments = ["serve", str(known.parent / "model"), "--new", str(tmp_path / "kitchen"), "--port", "0"]
     film = write_video(tmp_path / "film.avi", [[] for _ in range(20)])
-    command = [sys.executable, "-m", "facetpu", *arguments, "--camera", str(film), "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+    command = [sys.executable, "-m", "facetpu", "serve", known.parent / "model", "--camera", film, "--json"]
+    with started([*command, "--new", tmp_path / "kitchen", "--port", "0"]) as process:
         said = json.loads(process.stdout.readline())
         server = Server(None, Door(tmp_path), int(re.search(r":(\d+)/$", said["url"])[1]))
         assert server.ask("GET", "/api/people").json == {"people": []}
@@ -905,20 +916,18 @@ def test_it_begins_with_nobody_and_ends_with_streams_open(
 def test_the_token_is_shown_once_and_on_a_terminal_alone(known: Path, tmp_path: Path) -> None:
     shutil.copytree(known, tmp_path / "known")
     film = write_video(tmp_path / "film.avi", [[] for _ in range(20)])
-    command = [sys.executable, "-m", "facetpu", "serve", str(tmp_path / "known"), "--camera", str(film)]
+    command = [sys.executable, "-m", "facetpu", "serve", tmp_path / "known", "--camera", film]
     shown = []
     for _ in range(2):
         ours, theirs = pty.openpty()
         with (
-            subprocess.Popen(
-                [*command, "--host", "0.0.0.0", "--port", "0"], stdout=theirs, stderr=subprocess.PIPE
-            ) as process,
-            open(ours, "rb", closefd=True) as terminal,
+            started([*command, "--host", "0.0.0.0", "--port", "0"], theirs) as process,
+            open(ours) as terminal,
         ):
             os.close(theirs)
-            shown.append(terminal.readline().decode().strip())
+            shown.append(terminal.readline().strip())
             process.send_signal(signal.SIGTERM)
-            assert b"in the clear" in process.communicate(timeout=30)[1]
+            assert "in the clear" in process.communicate(timeout=30)[1]
     token = (tmp_path / "known.state" / "token").read_text().strip()
     assert [line.endswith(f"/#token={token}") for line in shown] == [True, False]
     assert token not in shown[1]

@@ -67,9 +67,12 @@ def exported(frozen: Path) -> Path:
 
     out, packages = frozen.with_name("exported"), write_packages(frozen.with_name("node_modules"))
     crops = frozen.with_name("crops")
-    result = export(frozen, out, calibration=crops, samples=60, targets=["litert", "web"], litert_js=packages)
+    targets = ["litert", "web", "pi", "ios"]
+    result = export(frozen, out, calibration=crops, samples=60, targets=targets, litert_js=packages)
     assert result.web == out / "web"
     assert f"{out / 'web'}: for any web server" in str(result)
+    assert result.devices == [out / "ios", out / "pi"]
+    assert f"{out / 'ios'}: Faces.swift in it says how to use it" in str(result)
     return out
 
 
@@ -77,6 +80,19 @@ def test_the_browsers_folder_has_the_exported_base(exported: Path) -> None:
     assert (exported / "web" / "model" / "base.tflite").read_bytes() == (
         exported / "base.tflite"
     ).read_bytes()
+
+
+def test_the_pis_model_gives_the_exported_bases_embeddings(exported: Path, frozen: Path) -> None:
+    runner = interpreter(exported / "pi" / "recogniser.tflite")
+    runner.allocate_tensors()
+    (image,), (_, embedding) = runner.get_input_details(), runner.get_output_details()
+    crops = read_sample(frozen.with_name("crops"), 8, SIDE).crops
+    for crop, row in zip(crops, Embedder(exported / "base.tflite").run(crops), strict=True):
+        runner.set_tensor(image["index"], crop[None])
+        runner.invoke()
+        assert (runner.get_tensor(embedding["index"]).ravel() == row).all()
+    labels = (exported / "pi" / "labels.txt").read_text(encoding="utf-8").splitlines()
+    assert labels == sorted(labels) == [f"person {number}" for number in sorted(range(PEOPLE), key=str)]
 
 
 def test_a_range_is_that_of_the_tensor_itself_even_where_a_sum_takes_its_place(frozen: Path) -> None:

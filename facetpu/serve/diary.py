@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 MOST_EVENTS = 20_000  # the oldest go before their time, so that a busy street does not fill the disk
 DATABASE = "events.db"
+VERSION = 1
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS event (
@@ -87,7 +88,10 @@ class Diary:
             self._base.row_factory = sqlite3.Row
             for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "secure_delete=ON"):
                 self._base.execute(f"PRAGMA {pragma}")
-            self._base.executescript(_TABLES)
+            (version,) = self._base.execute("PRAGMA user_version").fetchone()
+            if version > VERSION:
+                raise FacetpuError(f"{path}: was written by a later facetpu; update this one")
+            self._base.executescript(f"{_TABLES}PRAGMA user_version = {VERSION};")
             with self._writing():
                 self._base.execute("UPDATE event SET present = 0 WHERE present")
             self._sweep()

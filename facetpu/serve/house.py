@@ -121,6 +121,7 @@ class House:
             return
         self._stopped = True
         for watch in self._watches.values():
+            watch.live.end()
             watch.eye.stop()
         self._worker.stop()
         try:

@@ -30,6 +30,7 @@ class Live:
         self._encoding = threading.Lock()
         self._shown: tuple[int, np.ndarray, list[KnownFace]] | None = None
         self._picture: Picture | None = None
+        self._over = False
 
     def show(self, number: int, image: np.ndarray, faces: list[KnownFace]) -> None:
         """Put a frame in the place of the last: its number, its pixels and the faces on it."""
@@ -40,9 +41,8 @@ class Live:
     def picture(self, after: int, timeout: float) -> Picture | None:
         """The newest frame with a larger number than ``after``; None when there is none in time."""
         with self._changed:
-            if not self._changed.wait_for(
-                lambda: self._shown is not None and self._shown[0] > after, timeout
-            ):
+            self._changed.wait_for(lambda: self._over or self._is_later(after), timeout)
+            if not self._is_later(after):
                 return None
         with self._encoding:
             with self._changed:
@@ -52,6 +52,15 @@ class Live:
             if self._picture is None or self._picture.number != shown[0]:
                 self._picture = Picture(shown[0], _drawn(*shown[1:]))
             return self._picture
+
+    def _is_later(self, after: int) -> bool:
+        return self._shown is not None and self._shown[0] > after
+
+    def end(self) -> None:
+        """There will be no more frames: nobody is to wait for one any longer."""
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
 
     def clear(self) -> None:
         """Show nothing, as from a lost camera, or when somebody in it was erased."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import queue
 import ssl
+import sys
 import threading
 import time
 from collections import deque
@@ -173,7 +174,8 @@ class Mqtt:
         self._connected = False
 
     def _on_connect_fail(self, *_: object) -> None:
-        log.warning("%s: cannot be reached; trying again", self._broker)
+        reason = sys.exc_info()[1] or "no answer"  # the client calls this where it catches the error
+        log.warning("%s: cannot be reached: %s; trying again", self._broker, reason)
 
     def _on_message(self, _: object, __: object, message: Any) -> None:
         if message.retain and message.payload and not self._found.full():

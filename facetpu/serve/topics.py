@@ -56,13 +56,15 @@ class Topics:
         present = [event for event in house.events(limit=NEWEST) if event.present]
         topics = {}
         for person in house.people():
-            cameras = sorted({event.camera for event in present if event.who == person.name})
-            seen = person.last_seen
-            if cameras and seen is not None:
-                seen -= seen % PRECISION
+            theirs = [event for event in present if event.who == person.name]
             topic = f"{self._prefix}/people/{key_of(person.name)}"
             topics[topic] = as_json(
-                {"name": person.name, "present": bool(cameras), "cameras": cameras, "last_seen": _iso(seen)}
+                {
+                    "name": person.name,
+                    "present": bool(theirs),
+                    "cameras": sorted({event.camera for event in theirs}),
+                    "last_seen": _iso(_last_seen(person.last_seen, theirs)),
+                }
             )
             topics.update(home_assistant.person(self._prefix, topic, self.availability, person.name))
         for camera in house.cameras():
@@ -94,6 +96,13 @@ def as_json(value: dict[str, Any]) -> str:
 
 def _names(events: list[EventState]) -> list[str]:
     return sorted({event.who for event in events if event.who is not None})
+
+
+def _last_seen(exact: float | None, present: list[EventState]) -> float | None:
+    """When a person was last seen; while they are present to ``PRECISION`` only, but never running back."""
+    if exact is None or not present:
+        return exact
+    return max(exact - exact % PRECISION, *(event.began for event in present))
 
 
 def _iso(seconds: float | None) -> str | None:

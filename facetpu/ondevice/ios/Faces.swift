@@ -3,7 +3,7 @@
 //     use_frameworks!
 //     pod 'TensorFlowLiteSwift', '~> 2.17'
 //
-// Add recogniser.tflite, labels.txt, strangers.tsv and this file to the app. Then:
+// Add recogniser.tflite, labels.txt, strangers.tsv and this file to the app. Then, on iOS 16 or later:
 //
 //     let folder = Bundle.main.resourceURL!
 //     let people = URL.documentsDirectory.appending(path: "people.tsv")
