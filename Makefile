@@ -45,7 +45,7 @@ demo: setup  ## Run the whole chain on rendered people, in minutes.
 	$(BIN)/facetpu demo $(DEMO) $(FLAGS)
 
 test: setup  ## Run the test suite, but for what takes long.
-	$(BIN)/python -m pytest -m 'not slow' $(FLAGS)
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist loadfile $(FLAGS)
 
 test-all: setup  ## Run all of it: some twenty minutes.
 	$(BIN)/python -m pytest $(FLAGS)

@@ -100,7 +100,7 @@ def new_folder(
     out = Path(out)
     _check_parent(out)
     partial = _partial(out)
-    with _locked(out):
+    with locked(out):
         _undo_half_swap(out)
         check_new(out, overwrite)
         partial.mkdir(exist_ok=True)
@@ -123,7 +123,7 @@ def mend_folder(out: Path) -> None:
     Raises:
         FacetpuError: another run is writing it.
     """
-    with _locked(out):
+    with locked(out):
         _undo_half_swap(out)
         _remove(_partial(out))
 
@@ -358,7 +358,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(out: Path) -> Iterator[None]:
+def locked(out: Path) -> Iterator[None]:
     """Hold the lock of ``out``, so that two runs never build the same folder at once.
 
     Raises:

@@ -97,6 +97,7 @@ def test_tensorboard_gets_its_curves(whole: Any) -> None:
 def test_a_rerun_does_nothing_and_another_training_is_not_overwritten(
     whole: Any, run: Path, records: Path
 ) -> None:
+    from facetpu.artefacts import locked
     from facetpu.stages.train import train
 
     before = (run / "manifest.json").stat().st_mtime_ns
@@ -105,6 +106,8 @@ def test_a_rerun_does_nothing_and_another_training_is_not_overwritten(
     with pytest.raises(FacetpuError, match=r"copy: exists; pass --resume .* or --overwrite"):
         train(settings(steps=3), records, run)
     assert train(settings(steps=3), records, run, overwrite=True).steps == 3
+    with locked(run), pytest.raises(FacetpuError, match=r"copy: another run is writing it"):
+        train(settings(steps=4), records, run, resume=True)
 
 
 def test_a_killed_training_resumes_as_if_undisturbed(

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..artefacts import digest, finished, new_folder, write_manifest
+from ..artefacts import digest, finished, locked, new_folder, write_manifest
 from ..config import TrainConfig, read_config, write_config
 from ..errors import FacetpuError
 from ..labels import read_labels, write_labels
@@ -66,7 +66,8 @@ def train(
 
     Raises:
         FacetpuError: the config or the records are unfit, ``run`` exists, its checkpoint is of another
-            network, a shard is damaged, or the loss is no longer a number.
+            network, another training is going on in it, a shard is damaged, or the loss is no longer a
+            number.
     """
     run = Path(run)
     settings = config if isinstance(config, TrainConfig) else read_config(config)
@@ -93,13 +94,21 @@ def train(
         with new_folder(run, overwrite) as folder:
             write_labels(folder / "labels.txt", data.labels)
             _describe(folder, run, settings, data, asked)
-    with damage_named(data):
-        trainer = Trainer(settings, data, run, crew)
+    with locked(run):  # as long as it is alive; two trainings would write each other's checkpoints
+        return _lead(settings, data, run, crew, asked, going_on)
+
+
+def _lead(
+    config: TrainConfig, records: Records, run: Path, crew: Crew, asked: dict[str, Any], going_on: bool
+) -> TrainResult:
+    """Train in ``run``, which is there, and write down how it ended."""
+    with damage_named(records):
+        trainer = Trainer(config, records, run, crew)
         if going_on:
             trainer.restore()
-            _describe(run, run, settings, data, asked)
-        if settings.warm_start and trainer.done == 0:
-            trainer.learner.start(Path(settings.warm_start))
+            _describe(run, run, config, records, asked)
+        if config.warm_start and trainer.done == 0:
+            trainer.learner.start(Path(config.warm_start))
         trainer.learner.agree()
         speed = trainer.train()
         figures = trainer.validate()
@@ -112,7 +121,7 @@ def train(
     }
     write_projector(trainer)
     write_report(trainer, run / "report.html")
-    _describe(run, run, settings, data, asked, **results)
+    _describe(run, run, config, records, asked, **results)
     crew.tell(np.array(0))  # the others wait, so as to know whether it ended well
     return _result(run, results, speed)
 
