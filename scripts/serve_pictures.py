@@ -51,6 +51,7 @@ def main(demo: Path, out: Path) -> None:
         with serving(demo / "model", root / "known", [door, hall]) as url, sync_playwright() as driver:
             browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
             shots = photographs(browser, url, people_under(demo / "photos" / "enrolled"))
+    out.mkdir(exist_ok=True)
     sheet = side_by_side(shots)
     sheet.save(out / "serve.jpg", quality=QUALITY, optimize=True)
     print(f"{out / 'serve.jpg'}: {(out / 'serve.jpg').stat().st_size // 1024} KB")
@@ -75,7 +76,8 @@ def photographs(browser: Any, url: str, photos: dict[str, list[Path]]) -> list[I
     )
     shots = [photograph(desk)]
     phone = window(browser, url, PHONE)
-    shown(phone, phone.locator("#faces .known"))
+    shown(phone, phone.locator("#faces .known"), phone.locator("#seen li img").first)
+    expect(phone.locator("#state")).to_contain_text("people known")
     shots.append(photograph(phone))
     phone.click("#add")
     phone.fill("#new-name", "Nora")
