@@ -609,6 +609,9 @@ def test_enrolments_are_few_and_do_not_last(identifier: Identifier, monkeypatch:
     with pytest.raises(Busy, match="4 people are being enrolled"):
         enrolments.begin("N5", "5")
     enrolments.cancel(ids[0])
+    with pytest.raises(Unknown):
+        enrolments.state(ids[0])
+    enrolments.cancel(enrolments.begin("N5", "0").id)  # its camera is free again
     enrolments.forget("N1")
     enrolments.forget("N2", "M2")
     assert enrolments.state(ids[2]).name == "M2"

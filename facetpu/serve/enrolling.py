@@ -122,7 +122,8 @@ class Enrolments:
             Unknown: there is none such, or no more.
         """
         with self._lock:
-            del self._open[self._asked(id).id]
+            self._asked(id)
+            del self._open[id]
 
     def finish(self, id: str, enrol: Callable[[str, list[Shot]], None]) -> None:
         """Have ``enrol`` do with the name and the poses what it does; the enrolment is over if it succeeds.

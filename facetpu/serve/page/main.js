@@ -106,13 +106,16 @@ async function usedToken() {
   return true;
 }
 
+/** Whether `token` is the one; if it is not, the page says so. */
 async function logIn(token) {
   try {
     await post({token}, 'session');
     element('log-in-problem').textContent = '';
+    return true;
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     element('log-in-problem').textContent = error.message;
+    return false;
   }
 }
 
@@ -127,8 +130,7 @@ function showLogIn() {
 element('log-in').onsubmit = (event) => {
   event.preventDefault();
   attempt(element('log-in'), async () => {
-    await logIn(element('token').value.trim());
-    await connect();
+    if (await logIn(element('token').value.trim())) await connect();
   }, (reason) => (element('log-in-problem').textContent = reason || element('log-in-problem').textContent));
 };
 
