@@ -52,7 +52,7 @@ test-all: setup  ## Run all of it: some twenty minutes.
 
 test-ray: setup  ## Install Ray and an S3 server, and run the tests of --engine ray.
 	$(BIN)/python -m pip install -q -e '.[ray,cloud]' 'moto[server]>=5,<6'
-	$(BIN)/python -m pytest tests/test_ray.py $(FLAGS)
+	$(BIN)/python -m pytest tests/test_ray.py tests/test_ray_commands.py tests/test_ray_training.py $(FLAGS)
 
 lint: setup  ## Format, lint, types and the README's generated parts.
 	$(BIN)/ruff format --check .

@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import time
@@ -28,14 +29,14 @@ COMMAND = [sys.executable, "-c", "from facetpu.cli import main; main()"]
 
 
 class Chain:
-    """Runs commands in ``work`` and remembers the answer and the time of each that was done.
+    """Runs commands in ``work`` and remembers the answer of each that was done, and what it took.
 
     A step whose command changed is run again, and so are all that follow it.
     """
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Path, journal: str = "journal.json") -> None:
         self.work = work
-        self.journal = work / "journal.json"
+        self.journal = work / journal
         self.steps: dict[str, Any] = {}
         self.before: dict[str, Any] = {}
         if self.journal.is_file():
@@ -50,7 +51,7 @@ class Chain:
         else:
             self.before = {}
             print(f"{step}: facetpu {' '.join(command[:6])}{' ...' if len(command) > 6 else ''}", flush=True)
-            start = time.monotonic()
+            start, before = time.monotonic(), _core_seconds()
             done = subprocess.run(
                 [*COMMAND, *command, "--json"], cwd=self.work, stdout=subprocess.PIPE, check=False
             )
@@ -61,6 +62,7 @@ class Chain:
             entry = {
                 "command": command,
                 "seconds": time.monotonic() - start,
+                "core_seconds": _core_seconds() - before,
                 "answer": json.loads(done.stdout),
             }
             print(f"{step}: {entry['seconds']:.0f} s", flush=True)
@@ -71,6 +73,12 @@ class Chain:
     def seconds(self) -> dict[str, float]:
         """The time of each step, in their order."""
         return {step: round(entry["seconds"], 1) for step, entry in self.steps.items()}
+
+
+def _core_seconds() -> float:
+    """Processor time of all commands so far: what a core would have needed, whatever else ran beside them."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def photos_of(person: Path) -> list[Path]:

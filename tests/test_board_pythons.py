@@ -35,15 +35,19 @@ RUNTIME = {"3.7": "tflite_runtime", "3.9": "tflite_runtime", "3.13": "ai_edge_li
 @pytest.fixture(scope="module", params=list(INSTALLED))
 def facetpu(request: pytest.FixtureRequest) -> Path:
     """The ``facetpu`` command as installed for one of the board's Pythons; kept for the next run."""
-    wanted = INSTALLED[request.param]
-    home = CACHE / f"python{request.param}"
+    return install(CACHE / f"python{request.param}", request.param, INSTALLED[request.param])
+
+
+def install(home: Path, version: str, wanted: list[str]) -> Path:
+    """The ``facetpu`` command in the environment ``home`` of a Python that has ``wanted``."""
     mark = home / ".facetpu-ready"
     dependencies = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("[project.scripts]")[0]
-    asked = hashlib.sha256((dependencies + repr(wanted)).encode()).hexdigest()
+    compiled = [path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("facetpu/mtcnn/*.c"))]
+    asked = hashlib.sha256((dependencies + repr(wanted) + "".join(compiled)).encode()).hexdigest()
     if not mark.is_file() or mark.read_text() != asked:
-        python = find_python(request.param)
+        python = find_python(version)
         if python is None:
-            pytest.skip(f"there is no Python {request.param} here")
+            pytest.skip(f"there is no Python {version} here")
         shutil.rmtree(home, ignore_errors=True)
         check([python, "-m", "venv", home])
         pip = [home / "bin" / "python", "-m", "pip", "--disable-pip-version-check"]

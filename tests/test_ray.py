@@ -15,49 +15,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: make test-ray")
 
 from ray.cluster_utils import Cluster  # noqa: E402
-from test_align import save, tree  # noqa: E402
+from ray_cluster import add_node, wait_for_crops, write_photos  # noqa: E402
+from test_align import tree  # noqa: E402
 from test_workers import add, die_at_thirty, die_once, fail_at_thirty, name_it, start, too_large  # noqa: E402
 
 from facetpu.alignment.journal import Journal  # noqa: E402
 from facetpu.engines import choose_engine, cluster  # noqa: E402
 from facetpu.engines.ray import RayEngine  # noqa: E402
 from facetpu.errors import FacetpuError  # noqa: E402
-from facetpu.portraits import draw_people, render  # noqa: E402
 from facetpu.stages.align import align  # noqa: E402
 from facetpu.stages.pack import pack  # noqa: E402
 from facetpu.storage import place  # noqa: E402
 
 pytestmark = pytest.mark.slow
-
-NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 << 20}
-ATTEMPTS = 6
-ROOT = Path(__file__).parents[1]
-# The nodes must find this very facetpu, and the tasks of these tests.
-os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  # a busy machine starves them at Ray's own 15
-
-
-def add_node(cluster: Cluster, **more: Any) -> None:
-    """Start a node; Ray gives one 30 seconds, which a busy machine may not have."""
-    for attempt in range(ATTEMPTS):
-        known = {*cluster.worker_nodes, cluster.head_node}
-        try:
-            cluster.add_node(**NODE, **more)
-        except Exception:
-            for node in {*cluster.worker_nodes, cluster.head_node} - known:
-                cluster.remove_node(node, allow_graceful=False)
-            if attempt == ATTEMPTS - 1:
-                raise
-        else:
-            cluster.wait_for_nodes(timeout=120)
-            return
 
 
 @pytest.fixture(scope="module")
@@ -113,16 +88,7 @@ def engine(nodes: Cluster) -> RayEngine:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """300 photos of six people, of whom one has no face now and then."""
-    folder = tmp_path_factory.mktemp("ray") / "photos"
-    for name, person in draw_people(6, seed=5).items():
-        drawn = [render(person, np.random.default_rng(number), 128).image for number in range(10)]
-        for number in range(50):
-            # Ten portraits, each in five lights: rendering takes longer than finding the face.
-            light = np.clip(drawn[number % 10] * (0.8 + 0.1 * (number // 10)), 0, 255).astype(np.uint8)
-            save(folder / name / f"{number:02d}.jpg", light)
-    (folder / name / "00.jpg").write_bytes(b"no photo")
-    return folder
+    return write_photos(tmp_path_factory.mktemp("ray") / "photos")
 
 
 def sleep(item: float) -> str:
@@ -229,40 +195,6 @@ def _kill_node_half_way(nodes: Cluster, out: Path) -> threading.Thread:
     thread = threading.Thread(target=wait_and_kill)
     thread.start()
     return thread
-
-
-def test_a_head_that_is_gone_is_told_while_ray_lets_us(nodes: Cluster) -> None:
-    lost = Cluster()
-    add_node(lost, include_dashboard=False)
-    code = (
-        "import sys, itertools\n"
-        "from facetpu.engines.ray import RayEngine\n"
-        "from facetpu.errors import FacetpuError\n"
-        "from test_ray import sleep, start\n"
-        "try:\n"
-        "    for node in RayEngine.connect(sys.argv[1]).each(sleep, itertools.repeat(0.1), start, (0,)):\n"
-        "        print(node, flush=True)\n"
-        "except FacetpuError as error:\n"
-        "    sys.exit(f'Error: {error}')"
-    )
-    run = subprocess.Popen(
-        [sys.executable, "-c", code, lost.address], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert run.stdout is not None
-    assert run.stdout.readline()
-    lost.head_node.kill_gcs_server()
-    _, told = run.communicate(timeout=300)
-    lost.shutdown()
-    assert run.returncode == 1
-    assert (
-        "FacetpuError: the cluster's head is gone; start it and run the same command again to go on" in told
-    )
-
-
-def wait_for_crops(out: Path, count: int) -> None:
-    """Wait until so many crops of ``out``, which is being made, are there."""
-    while len(list(out.with_name(f".{out.name}.partial").glob("*/*.png"))) < count:
-        time.sleep(0.05)
 
 
 def test_a_run_on_a_bucket_goes_on_on_another_machine_with_the_same_bytes(

@@ -13,7 +13,7 @@ ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'face
 
 from crops import write_crops  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
-from test_ray import add_node  # noqa: E402
+from ray_cluster import add_node  # noqa: E402
 from test_several_devices import assert_same_curve, finish, start_workers  # noqa: E402
 
 from facetpu.config import TrainConfig  # noqa: E402

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
-import shutil
 import signal
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from rendered_video import write_video
 from small_export import write_export
-from test_board_pythons import CACHE, ROOT, check, find_python
+from test_board_pythons import CACHE, ROOT, install
 from test_serve_http import started
 
 from facetpu.board.enrol import imprint
@@ -24,20 +22,7 @@ from facetpu.portraits import write_people
 @pytest.fixture(scope="module", params=["3.7", "3.9", "3.13"])
 def facetpu(request: pytest.FixtureRequest) -> Path:
     """The ``facetpu`` command as installed for one of the board's Pythons; kept for the next run."""
-    home = CACHE / f"serve-python{request.param}"
-    mark = home / ".facetpu-ready"
-    dependencies = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("[project.scripts]")[0]
-    asked = hashlib.sha256(dependencies.encode()).hexdigest()
-    if not mark.is_file() or mark.read_text() != asked:
-        python = find_python(request.param)
-        if python is None:
-            pytest.skip(f"there is no Python {request.param} here")
-        shutil.rmtree(home, ignore_errors=True)
-        check([python, "-m", "venv", home])
-        pip = [home / "bin" / "python", "-m", "pip", "--disable-pip-version-check"]
-        check([*pip, "install", "-q", "--no-compile", "-e", f"{ROOT}[serve]"])
-        mark.write_text(asked)
-    return home / "bin" / "facetpu"
+    return install(CACHE / f"serve-python{request.param}", request.param, ["-e", f"{ROOT}[serve]"])
 
 
 @pytest.fixture
