@@ -111,7 +111,7 @@ class Teacher(_Section):
     std: tuple[float, float, float] = (127.5, 127.5, 127.5)
     # The people's embeddings have a mean of their own, which tells nobody apart.
     centered: bool = True
-    # Asked about every picture as it is augmented, instead of once about each photo and its mirror image.
+    # Asked about every picture as it is augmented, and not only once about each photo and its mirror image.
     live: bool = False
 
 
@@ -206,6 +206,10 @@ class TrainConfig(_Section):
     def _somebody_knows(self) -> TrainConfig:
         if self.augmentation.mix and not (self.teacher and self.teacher.live):
             raise ValueError("augmentation.mix makes faces of nobody: set teacher.live to learn from them")
+        if self.augmentation.mix and self.loss.weight and self.loss.name == "triplet_mined":
+            raise ValueError(
+                "augmentation.mix takes photos out of mined triplets: set it to 0, or take triplet"
+            )
         return self
 
     @model_validator(mode="after")

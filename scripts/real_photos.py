@@ -34,9 +34,9 @@ class Chain:
     A step whose command changed is run again, and so are all that follow it.
     """
 
-    def __init__(self, work: Path, journal: str = "journal.json") -> None:
+    def __init__(self, work: Path) -> None:
         self.work = work
-        self.journal = work / journal
+        self.journal = work / "journal.json"
         self.steps: dict[str, Any] = {}
         self.before: dict[str, Any] = {}
         if self.journal.is_file():

@@ -31,19 +31,18 @@ def data() -> Path:
 @pytest.fixture(scope="module")
 def tiny() -> Iterator[None]:
     """A network of one layer, which takes no time to build, that a config can name ``tiny``."""
-    from facetpu.nets.batch_norm import batch_norm
-    from facetpu.nets.classifier import NETWORKS
-    from facetpu.nets.tensorflow import slim
+    from facetpu.nets import classifier
+    from facetpu.nets.layers import convolutions
+    from facetpu.nets.tensorflow import slim, tf, v1
 
     def one_layer(images: Any, network: Any, is_training: bool) -> Any:
-        parameters = {"decay": network.batch_norm_decay, "is_training": is_training}
-        return slim.conv2d(
-            images, 8, 8, stride=8, normalizer_fn=batch_norm, normalizer_params=parameters, scope="Tiny"
-        )
+        with convolutions(network, is_training, tf.nn.relu, v1.glorot_uniform_initializer()):
+            return slim.conv2d(images, 8, 8, stride=8, scope="Tiny")
 
-    NETWORKS["tiny"] = one_layer
-    yield
-    del NETWORKS["tiny"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(classifier.NETWORKS, "tiny", one_layer)
+        patch.setattr(classifier, "QUANTIZABLE", (*classifier.QUANTIZABLE, "tiny"))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from facetpu.training.cluster import Share, read_share
 from facetpu.training.history import read_history
 
 SCRIPT = Path(__file__).with_name("train_on_devices.py")
-TINY = {
+TINY: dict[str, Any] = {
     "network": {"name": "tiny", "image_size": 32, "embedding_dim": 8, "batch_norm_decay": 0.8},
     "batch_size": 8,
     "steps": 16,
@@ -50,6 +50,8 @@ TRAININGS: dict[str, dict[str, Any]] = {
     },
     "mined": {"loss": {"name": "triplet_mined", "mine_every": 6}, "batch_size": 12},
     "distilled": {"loss": {"name": "cosface", "weight": 0.5, "scale": 8}, "teacher": {"model": "softmax"}},
+    "live": {"loss": {"weight": 0}, "teacher": {"live": True}, "augmentation": {"mix": 0.5}},
+    "rounded": {"network": {**TINY["network"], "quantization_aware": True}},
 }
 
 
@@ -66,8 +68,11 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def training(name: str, records: Path, devices: Any = "one", **changes: Any) -> dict[str, Any]:
     """One of TRAININGS as ``train_on_devices.py`` takes it; its run is called after it and the devices."""
     config = {**TINY, **TRAININGS[name], "devices": devices, **changes}
+    trained = str(records / "softmax-one")
     if "teacher" in config:
-        config["teacher"] = {**config["teacher"], "model": str(records / "softmax-one")}
+        config["teacher"] = {**config["teacher"], "model": trained}
+    if name == "rounded":
+        config["warm_start"] = trained
     kind = "unlabelled" if name == "distilled" else "records"
     strategy = devices if isinstance(devices, str) else devices["strategy"]
     return {"config": config, "records": str(records / kind), "run": str(records / f"{name}-{strategy}")}

@@ -217,14 +217,15 @@ def test_faces_that_somebody_else_aligned_are_taken_for_what_they_are(tmp_path: 
 def test_remedies_are_those_not_yet_tried() -> None:
     poor = Comparison(100, 0.9, 0.8, 0.7, 0.9, [0.9], 0, None, None)
     tried = (200, None), (600, 99.99)
-    words = [" ".join(remedies(poor, calibrated, clip, of_run=True)) for calibrated, clip in tried]
+    words = [" ".join(remedies(poor, calibrated, clip, trainable=True)) for calibrated, clip in tried]
     assert "--samples 500" in words[0]
     assert "--clip 99.999" in words[0]
     assert words[1].startswith("train on with rounding to integers (QAT): in a copy of the run's config.yaml")
-    assert remedies(poor, 600, 99.99, of_run=False) == []  # another maker's cannot be trained on
-    (longer,) = remedies(poor, 0, None, of_run=True)
+    assert remedies(poor, 600, 99.99, trainable=False) == []  # another maker's cannot be trained on
+    (longer,) = remedies(poor, 0, None, trainable=True)
     assert longer.startswith("train on with rounding to integers (QAT) for more steps")
-    assert remedies(poor._replace(cosine=0.99), 200, None, of_run=True) == []
+    assert remedies(poor, 0, None, trainable=False) == []
+    assert remedies(poor._replace(cosine=0.99), 200, None, trainable=True) == []
 
 
 # --- LiteRT

@@ -185,6 +185,8 @@ def test_a_face_of_nobody_has_no_label(records: Path, tmp_path: Path) -> None:
     assert np.isfinite(train(half, records, tmp_path / "run").loss)
     with pytest.raises(ValueError, match=r"set teacher\.live"):
         settings(None, augmentation={"mix": 0.5}, loss="softmax")
+    with pytest.raises(ValueError, match="takes photos out of mined triplets: set it to 0, or take triplet"):
+        TrainConfig.model_validate({**half.model_dump(), "loss": "triplet_mined", "batch_size": 9})
 
 
 def test_a_run_teaches_and_frozen_it_teaches_the_same(records: Path, tmp_path: Path) -> None:

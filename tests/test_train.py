@@ -269,6 +269,38 @@ def test_whatever_it_holds_a_training_resumes_to_the_same_bits(
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
+def test_a_training_killed_while_it_validates_validates_again_and_keeps_the_same_best(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from facetpu.nets.checkpoint import chosen_checkpoint
+    from facetpu.stages.train import train
+    from facetpu.training import trainer
+    from facetpu.training.history import read_history
+
+    def killed(learner: Any) -> Any:
+        if learner.done == 20:
+            raise KeyboardInterrupt
+        return validate_pairs(learner)
+
+    validate_pairs = trainer.validate_pairs
+    config = settings(steps=30, validate_every=10, keep_best=True)
+    whole = train(config, records, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "validate_pairs", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, records, tmp_path / "run")
+    resumed = train(config, records, tmp_path / "run", resume=True)
+    assert (resumed.best_step, resumed.validation_auc) == (whole.best_step, whole.validation_auc)
+    histories = [
+        [(row["step"], row["validation_auc"]) for row in read_history(run) if "validation_auc" in row]
+        for run in (whole.run, resumed.run)
+    ]
+    assert histories[0] == histories[1]
+    assert [step for step, _ in histories[0]] == [10, 20, 30]
+    chosen = [Path(chosen_checkpoint(run) or "").relative_to(run) for run in (whole.run, resumed.run)]
+    assert chosen[0] == chosen[1]
+
+
 def test_the_best_checkpoint_is_exported_and_patience_ends(records: Path, tmp_path: Path) -> None:
     from facetpu.stages.freeze import freeze
     from facetpu.stages.train import train

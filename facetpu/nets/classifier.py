@@ -67,9 +67,7 @@ def classify(pixels: Any, network: Network, people: int, is_training: bool) -> O
         network.embedding_dim,
         1,
         activation_fn=rounding(None, network, is_training),
-        # Said aloud: replicas that wait for each other leave slim's arg scopes in another order.
         normalizer_fn=biased if network.quantization_aware else None,
-        normalizer_params=None,
         scope="Embedding",
     )
     with v1.variable_scope("Logits"):

@@ -15,7 +15,7 @@ from typing import Any
 from ..config import Network
 from .batch_norm import EPSILON, batch_norm_variables
 from .batch_norm import SCOPE as BATCH_NORM
-from .replicas import gathered, place_here
+from .replicas import first_replica, gathered, place_here, summed
 from .tensorflow import slim, tf, v1
 
 # Networks whose every sum and last layer is rounded as the converter rounds it.
@@ -70,7 +70,9 @@ def rounded(net: Any, is_training: bool) -> Any:
         )
     if not is_training:
         return tf.quantization.fake_quant_with_min_max_vars(net, low, high)
-    before = tf.stack([low, high])  # in every replica before the first of them moves it
+    # Replicas of one machine share the range, and one may be built when another has moved it already: the
+    # first alone reads it, and tells the others.
+    before = summed(tf.stack([low, high]) if first_replica() else tf.zeros([2]))
     spans = gathered(tf.stack([tf.reduce_min(net), tf.reduce_max(net)])[None])  # [replicas, 2]
     span = tf.stack([tf.minimum(tf.reduce_min(spans), 0.0), tf.maximum(tf.reduce_max(spans), 0.0)])
     # The first batch gives the range as it is.

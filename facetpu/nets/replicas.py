@@ -23,6 +23,11 @@ def place_here() -> int:
     return _place() % len(tf.distribute.get_strategy().extended.worker_devices)
 
 
+def first_replica() -> bool:
+    """Whether this is the first of all replicas, over all machines."""
+    return replicas() == 1 or _place() == 0
+
+
 def summed(values: Any) -> Any:
     """A tensor, or a list of them, added up over the replicas; its gradient is added up likewise."""
     if replicas() == 1:

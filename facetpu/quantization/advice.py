@@ -52,29 +52,29 @@ def warnings_of(sample: Sample, samples: int, aligned: bool) -> list[str]:
     return found
 
 
-def remedies(comparison: Comparison, calibrated_on: int, clip: float | None, of_run: bool) -> list[str]:
+def remedies(comparison: Comparison, calibrated_on: int, clip: float | None, trainable: bool) -> list[str]:
     """What can be tried where the integers are too far from the floats.
 
     Args:
         comparison: of the two.
         calibrated_on: crops; none where the ranges were learnt in training.
         clip: the percentage of each activation's numbers that its range holds; None for all.
-        of_run: whether facetpu trained the network, and can train it on.
+        trainable: whether facetpu trained the network, and can train it on with rounding.
     """
     if comparison.cosine >= GOOD:
         return []
     if not calibrated_on:
-        return [f"{TRAIN_ON} for more steps: warm_start may be this run"]
+        return [f"{TRAIN_ON} for more steps: warm_start may be this run"] if trainable else []
     tried = []
     if calibrated_on < 500:
         tried.append("calibrate on more crops: --samples 500, of many people and lights")
     if clip is None:
         tried.append("leave out the rarest activations: --clip 99.999, then 99.99")
-    if of_run:
+    if trainable:
         tried.append(
             f"{TRAIN_ON}: in a copy of the run's config.yaml set warm_start to the run, "
-            "network.quantization_aware to true and a hundredth of the learning rate; then facetpu "
-            "train COPY RECORDS NEW_RUN, and export NEW_RUN"
+            "network.quantization_aware to true, a hundredth of the learning rate and a tenth of the epochs; "
+            "then facetpu train COPY RECORDS NEW_RUN, and export NEW_RUN"
         )
     return tried
 

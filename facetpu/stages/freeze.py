@@ -13,6 +13,7 @@ from ..config import read_config
 from ..errors import FacetpuError
 from ..labels import read_labels, write_labels
 from ..nets.checkpoint import chosen_checkpoint
+from ..nets.fake_quant import QUANTIZABLE
 from ..nets.graph import Frozen, freeze_checkpoint
 from ..people import check_folder
 from ..sources.embedder import files_of, read_embedder
@@ -137,10 +138,12 @@ def find_checkpoint(run: Path) -> Checkpoint:
 def _read_run(run: Path) -> tuple[Frozen, list[str], dict[str, Any]]:
     """The network, its head's people, and what the manifest says of it."""
     prefix, labels = find_checkpoint(run).prefix, read_labels(run / "labels.txt")
-    frozen = freeze_checkpoint(prefix, read_config(run / "config.yaml"), len(labels))
+    config = read_config(run / "config.yaml")
+    frozen = freeze_checkpoint(prefix, config, len(labels))
     facts = {
         "alignment": read_manifest(run)["alignment"],
         "kind": "run",
+        "quantizable": config.network.name in QUANTIZABLE,
         "step": int(prefix.rpartition("-")[2]),
         "normalisation": "RGB, (pixel - 128) / 128",
         "parity": None,

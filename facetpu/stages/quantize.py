@@ -144,6 +144,7 @@ def quantize(
         head = build_head(kernel, embedder.scale or DEFAULT_SCALE, form.scale, form.zero_point, form.name)
         (folder / "head.tflite").write_bytes(head)
         write_labels(folder / "labels.txt", labels)
+        trainable = read_manifest(frozen).get("quantizable", False)
         calibrated_on = 0 if learnt else min(samples, len(sample.crops))
         write_manifest(
             folder,
@@ -157,7 +158,7 @@ def quantize(
             held_out=learnt or len(sample.crops) > samples,
             warnings=warnings,
             worst_layers=[str(layer) for layer in sorted(layers, key=lambda layer: -layer.added)[:WORST]],
-            remedies=remedies(comparison, calibrated_on, clip, read_manifest(frozen).get("kind") == "run"),
+            remedies=remedies(comparison, calibrated_on, clip, trainable),
             **{key: value for key, value in comparison._asdict().items() if key in QuantizeResult._fields},
         )
     return _result(out, read_manifest(out))

@@ -134,8 +134,13 @@ class Crew:
         except LOST as error:
             raise WorkerLost(
                 f"worker {self.share.worker} of {self.share.workers}: another worker is gone, or unreachable "
-                f"({type(error).__name__}); mend what it tells of, and start all of them again with --resume"
+                f"({_reason(error)}); mend what it tells of, and start all of them again with --resume"
             ) from None
+
+
+def _reason(error: Any) -> str:
+    """The first line of TensorFlow's ``error``, or its kind where it has nothing to say."""
+    return str(error.message).strip().split("\n")[0] or type(error).__name__
 
 
 def open_crew(config: TrainConfig) -> Crew:
@@ -159,22 +164,27 @@ def open_crew(config: TrainConfig) -> Crew:
 def _strategy(name: str) -> Any:
     if name == "multi_worker":
         try:
-            return tf.distribute.MultiWorkerMirroredStrategy()
+            return _by_collectives(tf.distribute.MultiWorkerMirroredStrategy())
         except tf.errors.OpError as error:
-            reason = str(error.message).splitlines()[0]
             raise FacetpuError(
-                f"{VARIABLE}: the workers do not find together: {reason}; check the addresses, "
+                f"{VARIABLE}: the workers do not find together: {_reason(error)}; check the addresses, "
                 "and that nothing else has this worker's port"
             ) from None
     if name == "mirrored":
         kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
         names = [device.name for device in tf.config.list_logical_devices(kind)]
-        # MirroredStrategy builds the replicas' graphs by turns, from sum to sum, and in a deep network
-        # takes one replica's sums for others of the next; this one sums by collective ops alone if told to.
-        strategy = tf.distribute.MultiWorkerMirroredStrategy._from_local_devices(names)
-        strategy.extended._use_merge_call = lambda: False
-        return strategy
+        return _by_collectives(tf.distribute.MultiWorkerMirroredStrategy._from_local_devices(names))
     return tf.distribute.get_strategy()
+
+
+def _by_collectives(strategy: Any) -> Any:
+    """``strategy``, told to sum by collective ops alone.
+
+    Left to itself it builds the graphs of a machine's replicas by turns, from sum to sum, and in a deep
+    network takes one replica's sums for others of the next. So does MirroredStrategy, which cannot be told.
+    """
+    strategy.extended._use_merge_call = lambda: False
+    return strategy
 
 
 def _check_shared(batch_size: int, count: int, what: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import FacetpuError
 from .learner import Learner
 from .mining import mine, mining_rows
-from .records import Batch, some_photos, training_batches
+from .records import Batch, Held, hold, some_photos, training_batches
 from .sampling import Choose, read_index, sampler
 from .teacher import Targets, read_targets
 
@@ -29,6 +29,7 @@ class Feed:
         self.run = run
         self.targets = self._read_targets()
         self.choose = self._sampler()
+        self.held: Held | None = None
 
     def _read_targets(self) -> Targets | None:
         config = self.config
@@ -45,6 +46,7 @@ class Feed:
 
     def batches(self) -> Iterator[Batch]:
         """The batches of every step that is left; mined ones in stretches, each with its own triplets."""
+        self.held = hold(self.records)
         if self.config.loss.name != "triplet_mined":
             yield from self._stretch(self.learner.done, self.choose)
             return
@@ -57,7 +59,9 @@ class Feed:
 
     def _stretch(self, start: int, choose: Choose | None) -> Iterator[Batch]:
         teach = self.targets.of if self.targets else None
-        return iter(training_batches(self.records, self.config, start, choose, teach, self.crew.share))
+        return iter(
+            training_batches(self.records, self.config, start, choose, teach, self.crew.share, self.held)
+        )
 
     def _sampler(self) -> Choose | None:
         """The choice of photos that the config asks for, checked before anything is trained."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ from .cluster import WHOLE, Share
 from .sampling import Choose, read_index
 
 SHUFFLE_BLOCK = 8192  # encoded photos, about 20 KB each, that are shuffled together
+MOST_HELD = 512 << 20  # bytes of pixels: 14,000 photos of 112 px
+HELD_BATCH = 256  # photos that are decoded together
 
 
 class Records(NamedTuple):
@@ -153,6 +156,32 @@ class Batch(NamedTuple):
     targets: Any
 
 
+class Held(NamedTuple):
+    """All training photos in memory, decoded once: decoding takes as long as most changes to a picture.
+
+    Attributes:
+        pixels: uint8 ``[n, S, S, 3]``.
+        labels: int64 ``[n]``.
+    """
+
+    pixels: Any
+    labels: Any
+
+
+def hold(records: Records, most: int = MOST_HELD) -> Held | None:
+    """Decode the training photos into memory, unless their pixels are more than ``most`` bytes."""
+    shape = (records.photos, records.image_size, records.image_size, 3)
+    if math.prod(shape) > most:
+        return None
+    pixels, labels = np.empty(shape, np.uint8), np.empty(shape[0], np.int64)
+    done = 0
+    for some, known in all_photos(records, records.train, HELD_BATCH):
+        pixels[done : done + len(known)], labels[done : done + len(known)] = some, known
+        done += len(known)
+    with tf.device("CPU"):
+        return Held(tf.constant(pixels), tf.constant(labels))
+
+
 # pixels, rows and flipped of a batch, to its targets.
 Teach = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
@@ -164,6 +193,7 @@ def training_batches(
     choose: Choose | None = None,
     teach: Teach | None = None,
     share: Share = WHOLE,
+    held: Held | None = None,
 ) -> Any:
     """Augmented batches from step ``start`` on, without end.
 
@@ -174,6 +204,7 @@ def training_batches(
         choose: the rows of the photos of a step; each photo once an epoch unless given.
         teach: a teacher's targets for a batch.
         share: the part of every batch to give; its pictures are what they are in the whole one.
+        held: the decoded photos; each is decoded when its turn comes unless given.
 
     Returns:
         A tf.data.Dataset of :class:`Batch`.
@@ -200,9 +231,15 @@ def training_batches(
     if share.workers > 1:
         photos = photos.batch(config.batch_size, drop_remainder=True)
         photos = photos.map(lambda *whole: tuple(tf.gather(values, places) for values in whole)).unbatch()
-    photos = photos.map(lambda row, example: (row, *_parse(example, records.image_size)), tf.data.AUTOTUNE)
-    batches = photos.batch(len(places), drop_remainder=True).enumerate(start)
-    batches = batches.map(changed, tf.data.AUTOTUNE)
+    if held is None:
+        photos = photos.map(
+            lambda row, example: (row, *_parse(example, records.image_size)), tf.data.AUTOTUNE
+        )
+        batches = photos.batch(len(places), drop_remainder=True)
+    else:
+        batches = photos.map(lambda row, example: row).batch(len(places), drop_remainder=True)
+        batches = batches.map(lambda rows: (rows, tf.gather(held.pixels, rows), tf.gather(held.labels, rows)))
+    batches = batches.enumerate(start).map(changed, tf.data.AUTOTUNE)
     if teach is not None:
         batches = batches.prefetch(1).map(taught)  # one batch at a time: the teacher takes all cores
     return batches.prefetch(tf.data.AUTOTUNE)
@@ -266,11 +303,6 @@ def some_photos(records: Records, rows: np.ndarray, batch_size: int) -> Any:
     photos = photos.map(lambda example: _parse(example, records.image_size), tf.data.AUTOTUNE)
     batches = photos.batch(batch_size)
     return batches.map(lambda pixels, labels: (tf.cast(pixels, tf.float32), labels)).prefetch(1)
-
-
-def validation_batches(records: Records, batch_size: int) -> Any:
-    """The validation photos once, in order, as :func:`all_photos` gives them."""
-    return all_photos(records, records.validation, batch_size)
 
 
 def first_photos(records: Records, count: int) -> Any:

@@ -1,7 +1,8 @@
 """A trained embedder to learn from: its embeddings of every training photo, made once and kept.
 
 They lie beside the records, under the digest of the teacher and of how its pixels are scaled. A live
-teacher sees the very picture that the student sees instead, at the cost of its own work in every step.
+teacher sees the very picture that the student sees too, at the cost of its own work in every step; of what
+was kept it takes the mean alone.
 """
 
 from __future__ import annotations

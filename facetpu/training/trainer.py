@@ -64,9 +64,10 @@ class Trainer:
         reader = tf.train.load_checkpoint(prefix)
         for name, variable in self.learner.variables.items():
             variable.assign(reader.get_tensor(name))
-        self.saver.recover_last_checkpoints(
-            tf.train.get_checkpoint_state(str(self.run / "checkpoints")).all_model_checkpoint_paths
-        )
+        for saver, folder in ((self.saver, "checkpoints"), (self.best_saver, f"checkpoints/{BEST}")):
+            state = tf.train.get_checkpoint_state(str(self.run / folder))
+            if state is not None:
+                saver.recover_last_checkpoints(state.all_model_checkpoint_paths)
         self.saved = self.done
         if self.done > self.learner.steps:
             raise FacetpuError(
@@ -99,6 +100,8 @@ class Trainer:
         """Every step that is left; returns the seconds of each but the first, which loads the graph."""
         seconds: list[float] = []
         before = self.history.seconds
+        if self._validation_is_due:  # it was killed at it
+            self.validate(before)
         batches = self.feed.batches()
         left = progress(
             range(self.done, self.learner.steps), "train", self.learner.steps, unit="step", done=self.done
@@ -119,12 +122,19 @@ class Trainer:
                 self._record(before + sum(seconds), figures)
             if self.done % self.config.checkpoint_every == 0:
                 self.save()
-            if self.done % self.config.validate_every == 0 and self.done < self.learner.steps:
+            if self._validation_is_due:
                 self.validate(before + sum(seconds))
                 if self.learner.ends_here(self.stale):
                     log.info("step %d: no better for %d validations; ending", self.done, self.stale)
                     break
         return seconds[1:]
+
+    @property
+    def _validation_is_due(self) -> bool:
+        """Whether this step, before the last, is one to validate at, and has not been yet."""
+        if self.done % self.config.validate_every or not 0 < self.done < self.learner.steps:
+            return False
+        return all(row["step"] != self.done or _score(row) is None for row in self.history.rows)
 
     def _check(self, loss: float, batch: Batch) -> None:
         if math.isfinite(loss):
@@ -197,12 +207,13 @@ class Trainer:
         if figures:
             text = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items())
             log.info("step %d: loss %.3f, %s", self.done, self.learner.average_loss, text)
-            self._record(self.history.seconds if seconds is None else seconds, figures)
             score = _score(figures)
             if score is not None and self._rank(score, self.done) and self.config.keep_best:
                 if not self.learner.head_is_trained:
                     self.learner.set_head()
                 self._write(self.best_saver, self.run / "checkpoints" / BEST)
+            # Only now: what is on record is not validated again, should this be killed.
+            self._record(self.history.seconds if seconds is None else seconds, figures)
         return figures
 
     def _rank(self, score: float, step: int) -> bool:
