@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import shutil
@@ -35,7 +36,7 @@ from facetpu.serve.house import House, default_state, new_house
 from facetpu.serve.household import MOST_PHOTOS
 from facetpu.serve.notices import LISTENERS, WAITING, Notices
 from facetpu.serve.poses import nose_height, pose_fault
-from facetpu.serve.refusals import Busy, Conflict, Refused, Unknown
+from facetpu.serve.refusals import Busy, Conflict, Full, Refused, Unknown
 from facetpu.serve.worker import Worker
 
 
@@ -72,6 +73,15 @@ def steady(couple: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[H
 
 def model_of(house: House) -> Path:
     return house.state.with_name("kitchen")
+
+
+def written(house: House, name: str | None, crop: bytes) -> int:
+    """Another event of a house, which is closed for it."""
+    house.stop()
+    diary = Diary(house.state)
+    event = diary.begin("0", 1, Seen(name, 0.7, 12.0, False, 5), 1.0, crop, kept_from=time.time())
+    diary.close()
+    return event
 
 
 def eventually(true: Callable[[], object], seconds: float = 20.0) -> None:
@@ -354,6 +364,37 @@ def test_who_it_was_is_put_right(door: House) -> None:
     assert event.id not in [event.id for event in door.events()]
     with pytest.raises(Unknown):
         door.crop(event.id)
+
+
+def no_space(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_photo_goes_from_one_person_to_the_next_or_not_at_all(
+    home: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = written(home, None, photo(CY))
+    with House(model_of(home), [], None, Settings()) as house:
+        house.correct(event, "Cy Quux")
+        with monkeypatch.context() as full:
+            full.setattr("facetpu.serve.roster.change_people", no_space)
+            for name in ("Bo", "Di", None):
+                with pytest.raises(Full):
+                    house.correct(event, name)
+        assert names(house) == [("Ana", 3), ("Bo", 3), ("Cy Quux", 1)]
+        whole(house)
+    with House(model_of(home), [], None, Settings(min_face=160)) as house:
+        with pytest.raises(Refused, match="cannot be a first photo: it shows no face"):
+            house.correct(event, "Di")
+        assert names(house) == [("Ana", 3), ("Bo", 3), ("Cy Quux", 1)]
+        assert house.events()[0].who == "Cy Quux"
+        assert house.portrait("Cy Quux") is not None
+        right = house.correct(event, "Bo")
+        assert (right.who, str(right.refusal)[:13]) == ("Bo", "shows no face")
+        assert names(house) == [("Ana", 3), ("Bo", 3)]
+        assert house._identifier.gallery.people == ["Ana", "Bo"]
+        assert named_anywhere(home.state, "Quux") == []
+        whole(house)
 
 
 def test_who_is_erased_leaves_no_event_with_name_or_picture(door: House) -> None:
@@ -713,6 +754,7 @@ with House(home / "kitchen", [film], None, Settings()) as house:
         print("rename", name, flush=True)
         house.rename(name, f"M{number}")
         if event is not None:
+            house.correct(event.id, f"O{number}")
             house.correct(event.id, f"M{number}")
             house.correct(event.id, None)
         print("erase", f"M{number}", flush=True)
@@ -823,6 +865,47 @@ def test_a_full_disk_is_told_and_nothing_is_half_done(couple: Path, film: Path, 
     with House(home / "kitchen", [], None, Settings()) as house:
         whole(house)
         assert names(house) == [("Ana", 3), ("Bo", 3), ("Cy", 2)]
+
+
+@pytest.mark.slow
+def test_what_the_diary_has_no_space_for_is_done_before_anything_else(
+    home: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise Full("events.db: cannot be written")
+
+    written(home, "Bo", b"crop")
+    with House(model_of(home), [], None, Settings()) as house:
+        monkeypatch.setattr(house._diary, "erase", full)
+        with pytest.raises(Full):
+            house.erase("Bo")
+        assert names(house) == [("Ana", 3)]
+        with pytest.raises(Full):
+            house.enrol_photos("Bo", [photo(BO)])
+        monkeypatch.undo()
+        assert house.enrol_photos("Bo", [photo(BO)]).added == 1
+        assert [event.name for event in house.events()] == [None]
+        monkeypatch.setattr(house._diary, "rename", full)
+        with pytest.raises(Full):
+            house.rename("Bo", "Bob")
+        monkeypatch.undo()
+        eventually(lambda: "Bo" not in house._diary.names())  # by itself
+        whole(house)
+
+
+def test_who_looks_at_the_cameras_follows_a_change_when_they_have_time(home: House) -> None:
+    stuck = threading.Event()
+    asking = [threading.Thread(target=home._worker.ask, args=(lambda: stuck.wait(20),)) for _ in range(17)]
+    for thread in asking:
+        thread.start()
+    eventually(home._worker._jobs.full)
+    home.erase("Ana")
+    home.set_threshold(0.1)
+    assert names(home) == [("Bo", 3)]
+    stuck.set()
+    eventually(lambda: home._identifier.gallery == home._roster.gallery)
+    for thread in asking:
+        thread.join()
 
 
 # --- The board's Pythons ---
