@@ -25,10 +25,11 @@ from facetpu.board.folder import ModelFolder
 from facetpu.board.identify import Identifier
 from facetpu.board.people import list_people, remove_person, rename_person
 from facetpu.board.recogniser import read_known
+from facetpu.board.tracking import CONFIRMED
 from facetpu.errors import FacetpuError
 from facetpu.serve import live
 from facetpu.serve.answers import Notice, Settings
-from facetpu.serve.cameras import masked
+from facetpu.serve.cameras import Eye, Taken, masked
 from facetpu.serve.clock import BELIEVED_AFTER, HouseClock
 from facetpu.serve.diary import Diary, Seen
 from facetpu.serve.enrolling import Enrolments, candidates_of
@@ -37,6 +38,7 @@ from facetpu.serve.household import MOST_PHOTOS
 from facetpu.serve.notices import LISTENERS, WAITING, Notices
 from facetpu.serve.poses import nose_height, pose_fault
 from facetpu.serve.refusals import Busy, Conflict, Full, Refused, Unknown
+from facetpu.serve.watching import Watch
 from facetpu.serve.worker import Worker
 
 
@@ -82,6 +84,11 @@ def written(house: House, name: str | None, crop: bytes) -> int:
     event = diary.begin("0", 1, Seen(name, 0.7, 12.0, False, 5), 1.0, crop, kept_from=time.time())
     diary.close()
     return event
+
+
+def full_disk(*_: object) -> None:
+    """A stand-in for a method of the diary, which the disk has no space for."""
+    raise Full("events.db: cannot be written")
 
 
 def eventually(true: Callable[[], object], seconds: float = 20.0) -> None:
@@ -493,6 +500,9 @@ def test_events_are_kept_for_a_time_and_no_crop_longer(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in (tmp_path / "crops").iterdir()] == [b"new"]
     diary.go_on(old, ANA_SEEN)  # forgotten while they are still there
     assert diary.last_seen() == {"Ana": 12.0}
+    there = diary.begin("0", 3, ANA_SEEN._replace(present=True), 12.0, None, kept_from=300.0)
+    assert diary.forget_before(400.0) == 1
+    assert [event.id for event in diary.events(None, 10, None)] == [there]
 
 
 def test_a_diary_that_was_left_in_the_middle_is_mended(tmp_path: Path) -> None:
@@ -587,6 +597,73 @@ def test_a_board_without_a_clock_goes_on_from_where_it_was(tmp_path: Path) -> No
     assert house.now() == pytest.approx(1e9 + 5000 + 4200)
 
 
+# --- One camera ---
+
+
+@pytest.fixture(scope="module")
+def identifier(couple: Path) -> Identifier:
+    return Identifier(couple / "kitchen")
+
+
+class Door:
+    """A camera that shows what the test wants, and what is written down and told of it."""
+
+    def __init__(self, identifier: Identifier, folder: Path) -> None:
+        self.diary, notices = Diary(folder), Notices()
+        self.told = notices.subscribe()
+        self.watch = Watch(Eye("0", "0", lambda: None), identifier, self.diary, notices, time.time)
+        self.frames, self.seconds = 0, 0.0
+
+    def shows(self, image: np.ndarray, after: float) -> None:
+        self.seconds += after
+        self.watch.look(Taken(self.frames, self.seconds, image))
+        self.frames += 1
+
+    def seen(self) -> list[tuple[str, str, int | None]]:
+        """What was told since this was asked: what, of whom, the event's id."""
+        notices = [notice.data for notice in iter(lambda: self.told.next(0), None) if notice.kind == "seen"]
+        return [(data["what"], data["name"], data["id"]) for data in notices]
+
+
+ANA_THERE = portrait(ANA).image
+WALL = np.full((160, 160, 3), 90, np.uint8)
+
+
+@pytest.fixture
+def before(identifier: Identifier, tmp_path: Path) -> Door:
+    """A camera with Ana before it, whose frames are rare."""
+    door = Door(identifier, tmp_path)
+    for _ in range(CONFIRMED):
+        door.shows(ANA_THERE, after=1.2)
+    assert door.seen() == [("appeared", "Ana", 1)]
+    return door
+
+
+def test_who_leaves_while_the_disk_is_full_is_not_there_for_ever(
+    before: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for method in ("go_on", "end"):
+        monkeypatch.setattr(before.diary, method, full_disk)
+    before.shows(WALL, after=9)
+    before.shows(WALL, after=1)
+    assert before.seen() == [("left", "Ana", 1)]
+    assert (before.diary.event(1).present, before.watch.problem) == (True, "events.db: cannot be written")
+    monkeypatch.undo()
+    before.watch.rest()
+    assert (before.diary.event(1).present, before.watch.problem) == (False, None)
+    assert (before.diary.event(1).sightings, before.diary.event(1).name) == (CONFIRMED, "Ana")
+
+
+def test_a_visit_whose_event_was_deleted_is_told_to_its_end(before: Door) -> None:
+    before.diary.forget(1)
+    before.shows(ANA_THERE, after=1.2)
+    assert before.seen() == []
+    before.shows(WALL, after=9)
+    before.shows(WALL, after=1)
+    assert before.seen() == [("left", "Ana", None)]
+    assert before.diary.events(None, 9, None) == []
+
+
 # --- Enrolling before a camera ---
 
 
@@ -601,11 +678,6 @@ def test_poses_are_told_by_the_landmarks() -> None:
     left, right = (portrait(0, *POSES[pose]).landmarks for pose in ("left", "right"))
     assert pose_fault("left", right, None) == "turn your head further to your left"
     assert pose_fault("front", left, None) == "turn your head back to the middle"
-
-
-@pytest.fixture(scope="module")
-def identifier(couple: Path, tmp_path_factory: pytest.TempPathFactory) -> Identifier:
-    return Identifier(couple / "kitchen")
 
 
 def test_five_poses_are_taken_one_after_the_other(
@@ -871,12 +943,9 @@ def test_a_full_disk_is_told_and_nothing_is_half_done(couple: Path, film: Path, 
 def test_what_the_diary_has_no_space_for_is_done_before_anything_else(
     home: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
-        raise Full("events.db: cannot be written")
-
     written(home, "Bo", b"crop")
     with House(model_of(home), [], None, Settings()) as house:
-        monkeypatch.setattr(house._diary, "erase", full)
+        monkeypatch.setattr(house._diary, "erase", full_disk)
         with pytest.raises(Full):
             house.erase("Bo")
         assert names(house) == [("Ana", 3)]
@@ -885,7 +954,7 @@ def test_what_the_diary_has_no_space_for_is_done_before_anything_else(
         monkeypatch.undo()
         assert house.enrol_photos("Bo", [photo(BO)]).added == 1
         assert [event.name for event in house.events()] == [None]
-        monkeypatch.setattr(house._diary, "rename", full)
+        monkeypatch.setattr(house._diary, "rename", full_disk)
         with pytest.raises(Full):
             house.rename("Bo", "Bob")
         monkeypatch.undo()

@@ -138,6 +138,15 @@ class Diary:
             )
             self._was_seen(event)
 
+    def end(self, event: int, ended: float, sightings: int) -> None:
+        """Write down that an event is over, whosever it is by now; nothing where it was forgotten."""
+        with self._writing():
+            self._base.execute(
+                "UPDATE event SET present = 0, ended = ?, sightings = ? WHERE id = ?",
+                (ended, sightings, event),
+            )
+            self._was_seen(event)
+
     def event(self, event: int) -> EventState:
         """An event.
 
@@ -186,11 +195,14 @@ class Diary:
         self._delete("id = ?", event)
 
     def forget_before(self, kept_from: float) -> int:
-        """Delete what was written down before this time of the house's clock, and what is too much."""
+        """Delete what was written down before this time of the house's clock, and what is too much.
+
+        An event of somebody who is there still is kept until they leave, unless it is too much.
+        """
         if self._traces:
             self._leave_no_trace()
         too_many = f"id <= (SELECT max(id) FROM event) - {MOST_EVENTS}"
-        return self._delete(f"kept_from < ? OR {too_many}", kept_from)
+        return self._delete(f"(kept_from < ? AND NOT present) OR {too_many}", kept_from)
 
     # --- people
 
