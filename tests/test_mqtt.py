@@ -49,8 +49,8 @@ class StandInHouse:
             raise self.problem
         return self.known
 
-    def events(self, before: int | None = None, limit: int = 50, name: str | None = None) -> list[EventState]:
-        return self.now[:limit]
+    def present(self) -> list[EventState]:
+        return self.now
 
     def cameras(self) -> list[CameraState]:
         return [CameraState("0", "/dev/video0", "watching", 9.5, 80.0, len(self.now), [], None)]

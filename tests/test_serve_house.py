@@ -501,6 +501,7 @@ def test_events_are_kept_for_a_time_and_no_crop_longer(tmp_path: Path) -> None:
     diary.go_on(old, ANA_SEEN)  # forgotten while they are still there
     assert diary.last_seen() == {"Ana": 12.0}
     there = diary.begin("0", 3, ANA_SEEN._replace(present=True), 12.0, None, kept_from=300.0)
+    assert [event.id for event in diary.present()] == [there]
     assert diary.forget_before(400.0) == 1
     assert [event.id for event in diary.events(None, 10, None)] == [there]
 

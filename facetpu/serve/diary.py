@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS event (
     kept_from REAL NOT NULL
 );
 CREATE INDEX IF NOT EXISTS event_kept_from ON event (kept_from);
+CREATE INDEX IF NOT EXISTS event_present ON event (id) WHERE present;
 CREATE TABLE IF NOT EXISTS person (name TEXT PRIMARY KEY, last_seen REAL, portrait TEXT);
 CREATE TABLE IF NOT EXISTS intent (
     id INTEGER PRIMARY KEY, action TEXT NOT NULL, name TEXT NOT NULL, other TEXT
@@ -168,6 +169,12 @@ class Diary:
             where, values = f"{where or 'WHERE 1'} AND {_WHO} = ?", [*values, name]
         query = f"SELECT {_STATE} FROM event {where} ORDER BY id DESC LIMIT ?"
         return [_state(row) for row in self._rows(query, *values, limit)]
+
+    def present(self) -> list[EventState]:
+        """The events of those who are in the picture now, the newest first."""
+        return [
+            _state(row) for row in self._rows(f"SELECT {_STATE} FROM event WHERE present ORDER BY id DESC")
+        ]
 
     def crop(self, event: int) -> bytes | None:
         """The JPEG of an event; None where there is none."""

@@ -301,6 +301,10 @@ class House:
         """
         return self._diary.events(before, max(1, min(limit, MOST_EVENTS_AT_ONCE)), name)
 
+    def present(self) -> list[EventState]:
+        """The events of those who are in the picture now, the newest first."""
+        return self._diary.present()
+
     def crop(self, event: int) -> bytes | None:
         """A JPEG of the face of an event; None where there is none.
 
