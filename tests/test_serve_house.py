@@ -26,6 +26,7 @@ from facetpu.board.identify import Identifier
 from facetpu.board.people import list_people, remove_person, rename_person
 from facetpu.board.recogniser import read_known
 from facetpu.board.tracking import CONFIRMED
+from facetpu.board.video import Frame
 from facetpu.errors import FacetpuError
 from facetpu.serve import live
 from facetpu.serve.answers import Notice, Settings
@@ -40,6 +41,9 @@ from facetpu.serve.poses import nose_height, pose_fault
 from facetpu.serve.refusals import Busy, Conflict, Full, Refused, Unknown
 from facetpu.serve.watching import Watch
 from facetpu.serve.worker import Worker
+
+ANA_THERE = portrait(ANA).image
+WALL = np.full((160, 160, 3), 90, np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +160,7 @@ def test_a_model_without_gallery_is_told_what_to_do(nobody: Path, home: House, t
     assert not (tmp_path / "state").exists()
     with pytest.raises(FacetpuError, match="kitchen: knows people already"):
         new_house(model_of(home), tmp_path / "new")
-    with pytest.raises(FacetpuError, match="exists"):
+    with pytest.raises(FacetpuError, match=r"kitchen: exists; serve it as it is: facetpu serve .*kitchen"):
         new_house(export, model_of(home))
 
 
@@ -210,7 +214,6 @@ def test_what_cannot_be_done_is_refused_and_changes_nothing(
 
 
 def test_each_photo_that_is_not_taken_has_its_reason(home: House) -> None:
-    wall = np.full((160, 160, 3), 90, np.uint8)
     several = np.hstack([portrait(CY).image, portrait(DI).image])
     bomb = io.BytesIO()
     Image.new("1", (8000, 8000)).save(bomb, "PNG")
@@ -219,7 +222,7 @@ def test_each_photo_that_is_not_taken_has_its_reason(home: House) -> None:
         b"",
         b"<html>",
         photo(CY)[:900],
-        encoded(wall),
+        encoded(WALL),
         encoded(several),
         bomb.getvalue(),
         encoded(flat),
@@ -478,11 +481,38 @@ def test_a_camera_goes_and_comes_back(couple: Path, film: Path, tmp_path: Path) 
         ("rtsp://me:secret@door.lan/live", "rtsp://***@door.lan/live"),
         ("http://door/video?user=me&password=a%26b&x=1", "http://door/video?user=me&password=***&x=1"),
         ("rtspsrc location=rtsp://a:b@c user-pw=d ! tee", "rtspsrc location=rtsp://***@c user-pw=*** ! tee"),
+        ("rtsp://me:p@ss@door/live", "rtsp://***@door/live"),
+        ("rtsp://me:p/a?s!s@door/live", "rtsp://***@door/live"),
         ("/dev/video0", "/dev/video0"),
     ],
 )  # fmt: skip
 def test_no_password_of_a_camera_is_shown(source: str, shown: str) -> None:
     assert masked(source) == shown
+
+
+def test_a_camera_that_fails_in_an_unforeseen_way_is_opened_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The camera is a stand-in, which fails as OpenCV may in the middle of a broken stream."""
+    opened: list[str] = []
+
+    def camera(source: str) -> Iterator[Frame]:
+        opened.append(source)
+        if len(opened) == 1:
+            raise ValueError(f"{source}: cannot reshape")
+        while True:
+            yield Frame(0, 0.0, WALL)
+
+    monkeypatch.setattr("facetpu.serve.cameras.Camera", camera)
+    eye = Eye("0", "rtsp://me:secret@door", lambda: None)
+    eye.start()
+    eventually(lambda: eye.state()[0] == "lost")
+    assert eye.state()[1] == "camera rtsp://***@door: ValueError; see the log"
+    eventually(lambda: eye.state()[0] == "watching")
+    eye.stop()
+    assert len(opened) == 2
+    assert "rtsp://***@door: cannot reshape" in caplog.text
+    assert "secret" not in caplog.text
 
 
 # --- The diary ---
@@ -626,10 +656,6 @@ class Door:
         return [(data["what"], data["name"], data["id"]) for data in notices]
 
 
-ANA_THERE = portrait(ANA).image
-WALL = np.full((160, 160, 3), 90, np.uint8)
-
-
 @pytest.fixture
 def before(identifier: Identifier, tmp_path: Path) -> Door:
     """A camera with Ana before it, whose frames are rare."""
@@ -698,7 +724,7 @@ def test_five_poses_are_taken_one_after_the_other(
         enrolments.look(begun.id, image, identifier.faces(image))
         return enrolments.state(begun.id).refusal
 
-    assert shown(np.full((160, 160, 3), 90, np.uint8)) == "nobody is in the picture; come before the camera"
+    assert shown(WALL) == "nobody is in the picture; come before the camera"
     assert shown(portrait(ANA).image) == "this looks like Ana; is it Di?"
     assert shown((portrait(seed).image * 0.3).astype(np.uint8)) == (
         "the picture has too little contrast; wipe the lens or turn to the light"

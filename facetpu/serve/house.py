@@ -13,7 +13,6 @@ import numpy as np
 from ..board.enrolment import Enrolled
 from ..board.folder import ModelFolder
 from ..board.identify import Identifier
-from ..board.video import opencv
 from ..errors import FacetpuError
 from .answers import (
     CameraState,
@@ -25,7 +24,7 @@ from .answers import (
     ThresholdState,
 )
 from .audit import AuditLog
-from .cameras import Eye, Taken, check_source
+from .cameras import Eye, Taken, check_sources
 from .clock import HouseClock
 from .diary import Diary, Intent
 from .household import Household
@@ -73,10 +72,7 @@ class House:
             FacetpuError: the model has no gallery, a camera is no camera at all, or another house has
                 the same state open.
         """
-        for camera in cameras:
-            check_source(camera)
-        if cameras:
-            opencv()
+        check_sources(cameras)
         self._roster = Roster(model)
         self._identifier = Identifier(model, None, settings.device, settings.detector, settings.min_face)
         self.state = default_state(model) if state is None else Path(state)
