@@ -244,6 +244,8 @@ def test_each_photo_that_is_not_taken_has_its_reason(home: House) -> None:
     assert told.refused[5].text == "has more than 32,000,000 pixels"
     assert told.refused[7].text == "is enrolled already, as a photo of Ana"
     assert (told.photos, told.added, names(home)) == (0, 0, [("Ana", 3), ("Bo", 3)])
+    twice = home.enrol_photos("Cy", [photo(CY), photo(CY)])
+    assert (twice.photos, twice.added, [remark.photo for remark in twice.refused]) == (1, 1, ["photo 2"])
     someone_else = home.enrol_photos("Bo", [photo(ANA, 3)])
     assert [remark.kinds for remark in someone_else.refused] == [["someone else"]]
     assert (someone_else.photos, someone_else.added) == (3, 0)
