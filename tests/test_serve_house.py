@@ -192,7 +192,7 @@ def test_names_are_changed_everywhere(home: House) -> None:
         (lambda house: house.portrait("../events"), Refused, "holds a slash"),
         (lambda house: house.enrol_photos("ana", [b""]), Conflict, "look like one person"),
         (lambda house: house.enrol_photos("Cy", []), Refused, "0 photos were given"),
-        (lambda house: house.enrol_photos("Cy", [b""] * (MOST_PHOTOS + 1)), Refused, "give 1 to 20"),
+        (lambda house: house.enrol_photos("Cy", [b""] * (MOST_PHOTOS + 1)), Refused, "give 1 to 10"),
         (lambda house: house.begin_enrolment("Cy", "0"), Unknown, "no camera '0'"),
         (lambda house: house.enrolment("x"), Unknown, "no such enrolment"),
         (lambda house: house.picture("0"), Unknown, "no camera '0'"),
@@ -584,6 +584,13 @@ def test_a_damaged_diary_is_named(home: House) -> None:
     sqlite3.connect(str(home.state / "events.db")).execute("PRAGMA user_version = 2")
     with pytest.raises(FacetpuError, match=r"events\.db: was written by a later facetpu"):
         House(model_of(home), [], None, Settings())
+
+
+def test_a_diary_that_cannot_be_written_is_not_called_damaged(tmp_path: Path) -> None:
+    Diary(tmp_path).close()
+    (tmp_path / "events.db-wal").mkdir()  # where SQLite writes first
+    with pytest.raises(FacetpuError, match=r"events\.db: cannot be opened .* free some space, or see that"):
+        Diary(tmp_path)
 
 
 class Clocks:

@@ -76,7 +76,7 @@ class Diary:
         """Open the diary in ``folder``, and mend what a house that was killed left behind.
 
         Raises:
-            FacetpuError: the database is damaged, or a later facetpu's.
+            FacetpuError: the database is damaged, or a later facetpu's, or cannot be written to.
         """
         path = folder / DATABASE
         os.close(os.open(str(path), os.O_RDWR | os.O_CREAT, 0o600))
@@ -96,6 +96,10 @@ class Diary:
             with self._writing():
                 self._base.execute("UPDATE event SET present = 0 WHERE present")
             self._sweep()
+        except sqlite3.OperationalError as error:  # it is whole, as far as one can tell
+            raise FacetpuError(
+                f"{path}: cannot be opened ({error}); free some space, or see that you may write there"
+            ) from None
         except sqlite3.DatabaseError as error:
             raise FacetpuError(f"{path}: cannot be used ({error}); move it away to begin a new one") from None
 

@@ -35,8 +35,8 @@ from .worker import Worker
 
 log = logging.getLogger(__name__)
 
-MOST_PHOTOS = 20  # of one upload
-LARGEST_PHOTO = 32_000_000  # pixels
+MOST_PHOTOS = 10  # of one upload
+MOST_PIXELS = 32_000_000  # of a photo
 LONGEST_SIDE = 2048  # pixels that an upload is looked at with, so that the cameras do not wait for long
 
 
@@ -249,7 +249,7 @@ class Household:
         candidate = Candidate(name, photo, Path(photo), hashlib.sha256(data).hexdigest(), None, [])
         try:
             with self._decoding:  # one at a time, to bound the memory; Python's warnings are no thread's own
-                image = decode_image(io.BytesIO(data), candidate.path, LARGEST_PHOTO)
+                image = decode_image(io.BytesIO(data), candidate.path, MOST_PIXELS)
         except UnreadableImage as error:
             return candidate._replace(faults=[Fault("unreadable", error.reason)]), None
         share = LONGEST_SIDE / max(image.shape[:2])
