@@ -393,6 +393,8 @@ def test_a_photo_goes_from_one_person_to_the_next_or_not_at_all(
             for name in ("Bo", "Di", None):
                 with pytest.raises(Full):
                     house.correct(event, name)
+            with pytest.raises(Full):
+                house.erase("Cy Quux")
         assert names(house) == [("Ana", 3), ("Bo", 3), ("Cy Quux", 1)]
         whole(house)
     with House(model_of(home), [], None, Settings(min_face=160)) as house:

@@ -381,7 +381,8 @@ class House:
         now = time.monotonic()
         if now - self._tended >= TENDED_EVERY:
             self._tended = now
-            self._attempt("the house", functools.partial(self._tend, now))
+            self._attempt("the people", self._household.look_around)
+            self._attempt("the house", functools.partial(self._sweep, now))
 
     def _attempt(self, what: str, work: Callable[[], None]) -> None:
         """Do ``work``, and go on where it fails: the next frame may do, or the disk have space again."""
@@ -407,9 +408,8 @@ class House:
         for watch in self._watches.values():
             watch.begin_anew()
 
-    def _tend(self, now: float) -> None:
-        """See whether another program has changed the people; and now and then, what is to be forgotten."""
-        self._household.look_around()
+    def _sweep(self, now: float) -> None:
+        """Now and then, forget what is to be forgotten."""
         if now - self._swept >= SWEPT_EVERY:
             self._swept = now
             self._clock.look()

@@ -20,7 +20,6 @@ from ..board.checks import Fault
 from ..board.enrolment import Enrolled
 from ..board.identify import Identifier
 from ..board.intake import Candidate, look_at
-from ..errors import FacetpuError
 from ..image import UnreadableImage, decode_image, resize
 from ..mtcnn.detector import main_face
 from .answers import Notice
@@ -87,17 +86,16 @@ class Household:
             intent = intent._replace(id=self._diary.intend(*intent[1:]))
             try:
                 self._change_roster(intent)
-            except FacetpuError:
+            except Exception:
                 self._write_down(functools.partial(self._diary.done, intent.id))
                 raise
-            self._know_anew()
             self.enrolments.forget(intent.name, intent.other)
             into = {} if intent.other is None else {"into": intent.other}
             self._audit.write(intent.action, name=intent.name, **into)
-            try:
-                self._write_down(functools.partial(self._follow, intent))
-            finally:
-                self._tell(f"{intent.action.rstrip('e')}ed", intent.name, intent.other)
+            with contextlib.ExitStack() as rest:  # the last first, whatever fails
+                rest.callback(self._tell, f"{intent.action.rstrip('e')}ed", intent.name, intent.other)
+                rest.callback(self._write_down, functools.partial(self._follow, intent))
+                self._know_anew()
 
     def _change_roster(self, intent: Intent) -> None:
         if intent.other is None:

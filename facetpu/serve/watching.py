@@ -169,8 +169,8 @@ class Watch:
 
     def _unwritten(self, event: Event, seen: Seen, presence: Presence) -> dict[str, Any]:
         """What to tell where the diary says nothing."""
-        told = {"id": presence.event or None, "camera": self.eye.id, "track": event.track, "crop": False}
-        told.update(corrected=False, corrected_name=None, began=presence.began, refusal=None)
+        told: dict[str, Any] = {"id": presence.event or None, "camera": self.eye.id, "track": event.track}
+        told.update(corrected=False, corrected_name=None, began=presence.began, crop=False, refusal=None)
         return {**told, **seen._asdict()}
 
     def _written(self, event: Event, seen: Seen, presence: Presence, frame: Taken | None) -> Presence:
