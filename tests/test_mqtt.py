@@ -49,8 +49,8 @@ class StandInHouse:
             raise self.problem
         return self.known
 
-    def events(self, before: int | None = None, limit: int = 50, name: str | None = None) -> list[EventState]:
-        return self.now[:limit]
+    def present(self) -> list[EventState]:
+        return self.now
 
     def cameras(self) -> list[CameraState]:
         return [CameraState("0", "/dev/video0", "watching", 9.5, 80.0, len(self.now), [], None)]
@@ -172,7 +172,9 @@ def test_an_address_has_parts_with_defaults() -> None:
         ("http://me:secret@host", "is no address of a broker"),
         ("mqtt:///prefix", "is no address of a broker"),
         ("mqtt://me:secret@host:port", "the port is no number"),
-        ("mqtt://me:secret#@host", "must write as %3F and %23|is no address|the port"),
+        ("mqtt://me:secret#@host", "must write as %3F and %23"),
+        ("mqtt://me:1?secret@host", "must write as %3F and %23"),
+        ("mqtt://me:secret/@host", "must write / as %2F"),
         ("mqtt://host/a/%23", r"may hold no \+ and no #"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import shutil
@@ -24,10 +25,12 @@ from facetpu.board.folder import ModelFolder
 from facetpu.board.identify import Identifier
 from facetpu.board.people import list_people, remove_person, rename_person
 from facetpu.board.recogniser import read_known
+from facetpu.board.tracking import CONFIRMED
+from facetpu.board.video import Frame
 from facetpu.errors import FacetpuError
 from facetpu.serve import live
 from facetpu.serve.answers import Notice, Settings
-from facetpu.serve.cameras import masked
+from facetpu.serve.cameras import Eye, Taken, masked
 from facetpu.serve.clock import BELIEVED_AFTER, HouseClock
 from facetpu.serve.diary import Diary, Seen
 from facetpu.serve.enrolling import Enrolments, candidates_of
@@ -35,8 +38,12 @@ from facetpu.serve.house import House, default_state, new_house
 from facetpu.serve.household import MOST_PHOTOS
 from facetpu.serve.notices import LISTENERS, WAITING, Notices
 from facetpu.serve.poses import nose_height, pose_fault
-from facetpu.serve.refusals import Busy, Conflict, Refused, Unknown
+from facetpu.serve.refusals import Busy, Conflict, Full, Refused, Unknown
+from facetpu.serve.watching import Watch
 from facetpu.serve.worker import Worker
+
+ANA_THERE = portrait(ANA).image
+WALL = np.full((160, 160, 3), 90, np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +79,20 @@ def steady(couple: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[H
 
 def model_of(house: House) -> Path:
     return house.state.with_name("kitchen")
+
+
+def written(house: House, name: str | None, crop: bytes) -> int:
+    """Another event of a house, which is closed for it."""
+    house.stop()
+    diary = Diary(house.state)
+    event = diary.begin("0", 1, Seen(name, 0.7, 12.0, False, 5), 1.0, crop, kept_from=time.time())
+    diary.close()
+    return event
+
+
+def full_disk(*_: object) -> None:
+    """A stand-in for a method of the diary, which the disk has no space for."""
+    raise Full("events.db: cannot be written")
 
 
 def eventually(true: Callable[[], object], seconds: float = 20.0) -> None:
@@ -139,7 +160,7 @@ def test_a_model_without_gallery_is_told_what_to_do(nobody: Path, home: House, t
     assert not (tmp_path / "state").exists()
     with pytest.raises(FacetpuError, match="kitchen: knows people already"):
         new_house(model_of(home), tmp_path / "new")
-    with pytest.raises(FacetpuError, match="exists"):
+    with pytest.raises(FacetpuError, match=r"kitchen: exists; serve it as it is: facetpu serve .*kitchen"):
         new_house(export, model_of(home))
 
 
@@ -171,7 +192,7 @@ def test_names_are_changed_everywhere(home: House) -> None:
         (lambda house: house.portrait("../events"), Refused, "holds a slash"),
         (lambda house: house.enrol_photos("ana", [b""]), Conflict, "look like one person"),
         (lambda house: house.enrol_photos("Cy", []), Refused, "0 photos were given"),
-        (lambda house: house.enrol_photos("Cy", [b""] * (MOST_PHOTOS + 1)), Refused, "give 1 to 20"),
+        (lambda house: house.enrol_photos("Cy", [b""] * (MOST_PHOTOS + 1)), Refused, "give 1 to 10"),
         (lambda house: house.begin_enrolment("Cy", "0"), Unknown, "no camera '0'"),
         (lambda house: house.enrolment("x"), Unknown, "no such enrolment"),
         (lambda house: house.picture("0"), Unknown, "no camera '0'"),
@@ -193,7 +214,6 @@ def test_what_cannot_be_done_is_refused_and_changes_nothing(
 
 
 def test_each_photo_that_is_not_taken_has_its_reason(home: House) -> None:
-    wall = np.full((160, 160, 3), 90, np.uint8)
     several = np.hstack([portrait(CY).image, portrait(DI).image])
     bomb = io.BytesIO()
     Image.new("1", (8000, 8000)).save(bomb, "PNG")
@@ -202,7 +222,7 @@ def test_each_photo_that_is_not_taken_has_its_reason(home: House) -> None:
         b"",
         b"<html>",
         photo(CY)[:900],
-        encoded(wall),
+        encoded(WALL),
         encoded(several),
         bomb.getvalue(),
         encoded(flat),
@@ -224,6 +244,8 @@ def test_each_photo_that_is_not_taken_has_its_reason(home: House) -> None:
     assert told.refused[5].text == "has more than 32,000,000 pixels"
     assert told.refused[7].text == "is enrolled already, as a photo of Ana"
     assert (told.photos, told.added, names(home)) == (0, 0, [("Ana", 3), ("Bo", 3)])
+    twice = home.enrol_photos("Cy", [photo(CY), photo(CY)])
+    assert (twice.photos, twice.added, [remark.photo for remark in twice.refused]) == (1, 1, ["photo 2"])
     someone_else = home.enrol_photos("Bo", [photo(ANA, 3)])
     assert [remark.kinds for remark in someone_else.refused] == [["someone else"]]
     assert (someone_else.photos, someone_else.added) == (3, 0)
@@ -356,6 +378,39 @@ def test_who_it_was_is_put_right(door: House) -> None:
         door.crop(event.id)
 
 
+def no_space(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_photo_goes_from_one_person_to_the_next_or_not_at_all(
+    home: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = written(home, None, photo(CY))
+    with House(model_of(home), [], None, Settings()) as house:
+        house.correct(event, "Cy Quux")
+        with monkeypatch.context() as full:
+            full.setattr("facetpu.serve.roster.change_people", no_space)
+            for name in ("Bo", "Di", None):
+                with pytest.raises(Full):
+                    house.correct(event, name)
+            with pytest.raises(Full):
+                house.erase("Cy Quux")
+        assert names(house) == [("Ana", 3), ("Bo", 3), ("Cy Quux", 1)]
+        whole(house)
+    with House(model_of(home), [], None, Settings(min_face=160)) as house:
+        with pytest.raises(Refused, match="cannot be a first photo: it shows no face"):
+            house.correct(event, "Di")
+        assert names(house) == [("Ana", 3), ("Bo", 3), ("Cy Quux", 1)]
+        assert house.events()[0].who == "Cy Quux"
+        assert house.portrait("Cy Quux") is not None
+        right = house.correct(event, "Bo")
+        assert (right.who, str(right.refusal)[:13]) == ("Bo", "shows no face")
+        assert names(house) == [("Ana", 3), ("Bo", 3)]
+        assert house._identifier.gallery.people == ["Ana", "Bo"]
+        assert named_anywhere(home.state, "Quux") == []
+        whole(house)
+
+
 def test_who_is_erased_leaves_no_event_with_name_or_picture(door: House) -> None:
     eventually(lambda: len(door.events(name="Ana")) > 0)
     door.erase("Ana")
@@ -430,11 +485,38 @@ def test_a_camera_goes_and_comes_back(couple: Path, film: Path, tmp_path: Path) 
         ("rtsp://me:secret@door.lan/live", "rtsp://***@door.lan/live"),
         ("http://door/video?user=me&password=a%26b&x=1", "http://door/video?user=me&password=***&x=1"),
         ("rtspsrc location=rtsp://a:b@c user-pw=d ! tee", "rtspsrc location=rtsp://***@c user-pw=*** ! tee"),
+        ("rtsp://me:p@ss@door/live", "rtsp://***@door/live"),
+        ("rtsp://me:p/a?s!s@door/live", "rtsp://***@door/live"),
         ("/dev/video0", "/dev/video0"),
     ],
 )  # fmt: skip
 def test_no_password_of_a_camera_is_shown(source: str, shown: str) -> None:
     assert masked(source) == shown
+
+
+def test_a_camera_that_fails_in_an_unforeseen_way_is_opened_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The camera is a stand-in, which fails as OpenCV may in the middle of a broken stream."""
+    opened: list[str] = []
+
+    def camera(source: str) -> Iterator[Frame]:
+        opened.append(source)
+        if len(opened) == 1:
+            raise ValueError(f"{source}: cannot reshape")
+        while True:
+            yield Frame(0, 0.0, WALL)
+
+    monkeypatch.setattr("facetpu.serve.cameras.Camera", camera)
+    eye = Eye("0", "rtsp://me:secret@door", lambda: None)
+    eye.start()
+    eventually(lambda: eye.state()[0] == "lost")
+    assert eye.state()[1] == "camera rtsp://***@door: ValueError; see the log"
+    eventually(lambda: eye.state()[0] == "watching")
+    eye.stop()
+    assert len(opened) == 2
+    assert "rtsp://***@door: cannot reshape" in caplog.text
+    assert "secret" not in caplog.text
 
 
 # --- The diary ---
@@ -452,6 +534,10 @@ def test_events_are_kept_for_a_time_and_no_crop_longer(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in (tmp_path / "crops").iterdir()] == [b"new"]
     diary.go_on(old, ANA_SEEN)  # forgotten while they are still there
     assert diary.last_seen() == {"Ana": 12.0}
+    there = diary.begin("0", 3, ANA_SEEN._replace(present=True), 12.0, None, kept_from=300.0)
+    assert [event.id for event in diary.present()] == [there]
+    assert diary.forget_before(400.0) == 1
+    assert [event.id for event in diary.events(None, 10, None)] == [there]
 
 
 def test_a_diary_that_was_left_in_the_middle_is_mended(tmp_path: Path) -> None:
@@ -502,6 +588,13 @@ def test_a_damaged_diary_is_named(home: House) -> None:
         House(model_of(home), [], None, Settings())
 
 
+def test_a_diary_that_cannot_be_written_is_not_called_damaged(tmp_path: Path) -> None:
+    Diary(tmp_path).close()
+    (tmp_path / "events.db-wal").mkdir()  # where SQLite writes first
+    with pytest.raises(FacetpuError, match=r"events\.db: cannot be opened .* free some space, or see that"):
+        Diary(tmp_path)
+
+
 class Clocks:
     """The two clocks of a machine, set by hand."""
 
@@ -546,6 +639,69 @@ def test_a_board_without_a_clock_goes_on_from_where_it_was(tmp_path: Path) -> No
     assert house.now() == pytest.approx(1e9 + 5000 + 4200)
 
 
+# --- One camera ---
+
+
+@pytest.fixture(scope="module")
+def identifier(couple: Path) -> Identifier:
+    return Identifier(couple / "kitchen")
+
+
+class Door:
+    """A camera that shows what the test wants, and what is written down and told of it."""
+
+    def __init__(self, identifier: Identifier, folder: Path) -> None:
+        self.diary, notices = Diary(folder), Notices()
+        self.told = notices.subscribe()
+        self.watch = Watch(Eye("0", "0", lambda: None), identifier, self.diary, notices, time.time)
+        self.frames, self.seconds = 0, 0.0
+
+    def shows(self, image: np.ndarray, after: float) -> None:
+        self.seconds += after
+        self.watch.look(Taken(self.frames, self.seconds, image))
+        self.frames += 1
+
+    def seen(self) -> list[tuple[str, str, int | None]]:
+        """What was told since this was asked: what, of whom, the event's id."""
+        notices = [notice.data for notice in iter(lambda: self.told.next(0), None) if notice.kind == "seen"]
+        return [(data["what"], data["name"], data["id"]) for data in notices]
+
+
+@pytest.fixture
+def before(identifier: Identifier, tmp_path: Path) -> Door:
+    """A camera with Ana before it, whose frames are rare."""
+    door = Door(identifier, tmp_path)
+    for _ in range(CONFIRMED):
+        door.shows(ANA_THERE, after=1.2)
+    assert door.seen() == [("appeared", "Ana", 1)]
+    return door
+
+
+def test_who_leaves_while_the_disk_is_full_is_not_there_for_ever(
+    before: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for method in ("go_on", "end"):
+        monkeypatch.setattr(before.diary, method, full_disk)
+    before.shows(WALL, after=9)
+    before.shows(WALL, after=1)
+    assert before.seen() == [("left", "Ana", 1)]
+    assert (before.diary.event(1).present, before.watch.problem) == (True, "events.db: cannot be written")
+    monkeypatch.undo()
+    before.watch.rest()
+    assert (before.diary.event(1).present, before.watch.problem) == (False, None)
+    assert (before.diary.event(1).sightings, before.diary.event(1).name) == (CONFIRMED, "Ana")
+
+
+def test_a_visit_whose_event_was_deleted_is_told_to_its_end(before: Door) -> None:
+    before.diary.forget(1)
+    before.shows(ANA_THERE, after=1.2)
+    assert before.seen() == []
+    before.shows(WALL, after=9)
+    before.shows(WALL, after=1)
+    assert before.seen() == [("left", "Ana", None)]
+    assert before.diary.events(None, 9, None) == []
+
+
 # --- Enrolling before a camera ---
 
 
@@ -560,11 +716,6 @@ def test_poses_are_told_by_the_landmarks() -> None:
     left, right = (portrait(0, *POSES[pose]).landmarks for pose in ("left", "right"))
     assert pose_fault("left", right, None) == "turn your head further to your left"
     assert pose_fault("front", left, None) == "turn your head back to the middle"
-
-
-@pytest.fixture(scope="module")
-def identifier(couple: Path, tmp_path_factory: pytest.TempPathFactory) -> Identifier:
-    return Identifier(couple / "kitchen")
 
 
 def test_five_poses_are_taken_one_after_the_other(
@@ -584,7 +735,7 @@ def test_five_poses_are_taken_one_after_the_other(
         enrolments.look(begun.id, image, identifier.faces(image))
         return enrolments.state(begun.id).refusal
 
-    assert shown(np.full((160, 160, 3), 90, np.uint8)) == "nobody is in the picture; come before the camera"
+    assert shown(WALL) == "nobody is in the picture; come before the camera"
     assert shown(portrait(ANA).image) == "this looks like Ana; is it Di?"
     assert shown((portrait(seed).image * 0.3).astype(np.uint8)) == (
         "the picture has too little contrast; wipe the lens or turn to the light"
@@ -713,6 +864,7 @@ with House(home / "kitchen", [film], None, Settings()) as house:
         print("rename", name, flush=True)
         house.rename(name, f"M{number}")
         if event is not None:
+            house.correct(event.id, f"O{number}")
             house.correct(event.id, f"M{number}")
             house.correct(event.id, None)
         print("erase", f"M{number}", flush=True)
@@ -823,6 +975,44 @@ def test_a_full_disk_is_told_and_nothing_is_half_done(couple: Path, film: Path, 
     with House(home / "kitchen", [], None, Settings()) as house:
         whole(house)
         assert names(house) == [("Ana", 3), ("Bo", 3), ("Cy", 2)]
+
+
+@pytest.mark.slow
+def test_what_the_diary_has_no_space_for_is_done_before_anything_else(
+    home: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(home, "Bo", b"crop")
+    with House(model_of(home), [], None, Settings()) as house:
+        monkeypatch.setattr(house._diary, "erase", full_disk)
+        with pytest.raises(Full):
+            house.erase("Bo")
+        assert names(house) == [("Ana", 3)]
+        with pytest.raises(Full):
+            house.enrol_photos("Bo", [photo(BO)])
+        monkeypatch.undo()
+        assert house.enrol_photos("Bo", [photo(BO)]).added == 1
+        assert [event.name for event in house.events()] == [None]
+        monkeypatch.setattr(house._diary, "rename", full_disk)
+        with pytest.raises(Full):
+            house.rename("Bo", "Bob")
+        monkeypatch.undo()
+        eventually(lambda: "Bo" not in house._diary.names())  # by itself
+        whole(house)
+
+
+def test_who_looks_at_the_cameras_follows_a_change_when_they_have_time(home: House) -> None:
+    stuck = threading.Event()
+    asking = [threading.Thread(target=home._worker.ask, args=(lambda: stuck.wait(20),)) for _ in range(17)]
+    for thread in asking:
+        thread.start()
+    eventually(home._worker._jobs.full)
+    home.erase("Ana")
+    home.set_threshold(0.1)
+    assert names(home) == [("Bo", 3)]
+    stuck.set()
+    eventually(lambda: home._identifier.gallery == home._roster.gallery)
+    for thread in asking:
+        thread.join()
 
 
 # --- The board's Pythons ---

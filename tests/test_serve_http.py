@@ -864,6 +864,12 @@ def test_times_to_keep_events_are_checked(known: Path) -> None:
         assert (code, "write 30m, 72h or 14d" in said) == (2, True)
 
 
+def test_nothing_is_made_before_the_cameras_are_checked(known: Path, tmp_path: Path) -> None:
+    with pytest.raises(FacetpuError, match="'webcam' is no camera"):
+        next(serve(known.parent / "model", ["webcam"], new=tmp_path / "kitchen", port=0))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_name_that_is_no_localhost_takes_a_token(known: Path, tmp_path: Path) -> None:
     shutil.copytree(known, tmp_path / "known")
     address = "127.0.0.1", "0.0.0.0"

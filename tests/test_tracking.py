@@ -133,6 +133,18 @@ def test_a_face_that_jumps_is_known_by_its_looks_and_one_that_does_not_is_new() 
     assert [event.track for event in film.events if event.event == "appeared"] == [1, 2]
 
 
+@pytest.mark.parametrize("gap", [1.2, 4.0])
+def test_who_is_there_on_every_frame_appears_however_rare_frames_are(gap: float) -> None:
+    tracker = Tracker("film")
+    face = KnownFace("Ana", 0.8, 0.5, [0, 0, 100, 100], [], 1.0)
+    events = [tracker.update(frame, gap * frame, [face], ANA[None]) for frame in range(CONFIRMED)]
+    assert told(events[-1]) == [("appeared", 1, "Ana")]
+    nobody = np.zeros((0, 0), np.float32)
+    assert tracker.update(3, 3 * gap, [], nobody) == tracker.update(4, 4 * gap, [], nobody) == []
+    assert tracker.let_go(4.4 * gap) == []
+    assert told(tracker.let_go(4.6 * gap)) == [("left", 1, "Ana")]
+
+
 def test_who_comes_back_after_leaving_is_a_new_track() -> None:
     film = Film()
     for _ in range(2):

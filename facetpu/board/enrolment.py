@@ -123,15 +123,14 @@ def summary(
 def enrolled_people(gallery: Gallery, candidates: list[Candidate], taken: list[Candidate]) -> list[Enrolled]:
     """Everyone in ``gallery``, with what became of the ``candidates``, of which ``taken`` are in it."""
     counts = np.bincount(gallery.person, minlength=len(gallery.people))
-    accepted = {candidate.digest for candidate in taken}
+    accepted = {candidate.photo for candidate in taken}
     told: dict[str, Enrolled] = {
         name: Enrolled(name, int(count), 0, [], []) for name, count in zip(gallery.people, counts)
     }
     for candidate in candidates:
         person = told[candidate.name]
         said = remark(candidate)
-        # A photo that was enrolled before, or stands twice in the folder, has no look of its own.
-        if candidate.look is None or candidate.digest not in accepted:
+        if candidate.look is None or candidate.photo not in accepted:
             person.refused.append(said)
             continue
         told[candidate.name] = person._replace(added=person.added + 1)

@@ -18,7 +18,8 @@ from .gallery import normalised
 VOTES = 15  # of a track's last sightings
 CONFIRMED = 3  # sightings until a track is believed: a false face rarely lasts so long
 OVERLAP = 0.3  # least intersection over union of one face on two frames
-PATIENCE = 1.0  # seconds without a sighting until a track has left
+PATIENCE = 1.0  # seconds without a sighting until a track has left, where frames come so often
+GAPS = 2.5  # times the time between two frames that it takes at the least
 TOLD_EVERY = 1.0  # seconds between two events of a track that nothing happens to
 _MEMORY = 0.8  # weight of what a track looked like so far against its newest sighting
 
@@ -28,7 +29,7 @@ class Event(NamedTuple):
 
     Attributes:
         event: ``appeared`` once it is believed, ``seen`` once a second and whenever its name changes,
-            ``left`` when it has not been seen for a second, or the pictures end.
+            ``left`` when it has not been seen for the tracker's patience, or the pictures end.
         source: the video or camera.
         track: the track's number, from 1.
         name: whom most of its last sightings vote for; None for a stranger.
@@ -60,11 +61,17 @@ class Event(NamedTuple):
 
 
 class Tracker:
-    """The faces that are in the picture now."""
+    """The faces that are in the picture now.
+
+    Attributes:
+        patience: seconds without a sighting until a track has left: more where frames are rare.
+    """
 
     def __init__(self, source: str) -> None:
         """Follow the faces of ``source``, which the events name."""
+        self.patience = PATIENCE
         self._source = source
+        self._seconds: float | None = None
         self._tracks: list[_Track] = []
         self._numbers = 0
 
@@ -79,7 +86,10 @@ class Tracker:
             faces: those on it.
             embeddings: theirs, float32 [n, D] of length 1.
         """
-        events = self._let_go(seconds)
+        if self._seconds is not None:
+            self.patience = max(PATIENCE, GAPS * (seconds - self._seconds))
+        self._seconds = seconds
+        events = self.let_go(seconds)
         followed = self._associate(faces, embeddings)
         for index, face in enumerate(faces):
             track = followed.get(index)
@@ -92,6 +102,12 @@ class Tracker:
                 events.append(self._event(what, track))
         return events
 
+    def let_go(self, seconds: float) -> list[Event]:
+        """See who has left by now, where there is no frame; what happened by it."""
+        gone = [track for track in self._tracks if seconds - track.seconds > self.patience]
+        self._tracks = [track for track in self._tracks if seconds - track.seconds <= self.patience]
+        return [self._event("left", track) for track in gone if track.number]
+
     def end(self) -> list[Event]:
         """The pictures end: everybody leaves."""
         gone, self._tracks = self._tracks, []
@@ -102,11 +118,6 @@ class Tracker:
         return [
             (track.number, track.face()) for track in self._tracks if track.number and track.frame == frame
         ]
-
-    def _let_go(self, seconds: float) -> list[Event]:
-        gone = [track for track in self._tracks if seconds - track.seconds > PATIENCE]
-        self._tracks = [track for track in self._tracks if seconds - track.seconds <= PATIENCE]
-        return [self._event("left", track) for track in gone if track.number]
 
     def _associate(self, faces: list[KnownFace], embeddings: np.ndarray) -> dict[int, _Track]:
         """The track of each face that has one, by the face's index; the surest pairs first."""

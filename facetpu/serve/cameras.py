@@ -6,13 +6,14 @@ import logging
 import re
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Callable, Iterator, NamedTuple
 
 import numpy as np
 
 from ..board.camera import Camera, check_camera
-from ..board.video import VideoFile, is_video
+from ..board.video import VideoFile, is_video, opencv
 from ..errors import FacetpuError
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ SILENT = 10.0  # seconds without a frame after which a camera is taken for lost
 _SOONEST, _LATEST = 1.0, 15.0  # seconds until a lost camera is opened again: doubled each time
 
 # user:password@ of a URL; and what is called password=, token= and the like, in URLs and pipelines.
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+(?=@)")
+_CREDENTIALS = re.compile(r"(?<=://)\S+(?=@)")  # to the last @, for a password may hold any sign
 _SECRETS = re.compile(r"(?i)([\w-]*(?:pass|pwd|pw|token|key|secret|auth)[\w-]*=)[^&\s!]+")
 
 
@@ -39,14 +40,18 @@ def masked(source: str) -> str:
     return _SECRETS.sub(r"\1***", _CREDENTIALS.sub("***", source))
 
 
-def check_source(source: str) -> None:
-    """Refuse what is neither a camera nor a video file.
+def check_sources(sources: list[str]) -> None:
+    """Refuse what is neither a camera nor a video file, and any where there is no OpenCV to open it.
 
     Raises:
-        FacetpuError: it is neither.
+        FacetpuError: one is neither.
+        ImportError: OpenCV is not installed.
     """
-    if not _is_file(source):
-        check_camera(source)
+    for source in sources:
+        if not _is_file(source):
+            check_camera(source)
+    if sources:
+        opencv()
 
 
 def _is_file(source: str) -> bool:
@@ -107,7 +112,7 @@ class Eye:
     def _watch(self) -> None:
         pause = _SOONEST
         while not self._over.is_set():
-            before = self._frames
+            before, trace = self._frames, ""
             try:
                 for image in self._images():
                     if self._over.is_set():
@@ -115,14 +120,21 @@ class Eye:
                     self._put(image)
                 problem = f"camera {self.source}: came to its end; it is opened again"
             except FacetpuError as error:
-                problem = masked(str(error).replace(self._given, self.source))
+                problem = self._said(error)
+            except Exception as error:  # a fault of OpenCV's or ours must not blind the camera for good
+                problem = f"camera {self.source}: {type(error).__name__}; see the log"
+                trace = f"\n{''.join(traceback.format_tb(error.__traceback__))}{self._said(error)}"
             if self._frames > before:
                 pause = _SOONEST
                 if _is_file(self._given):  # it begins again at once, as if it went on
                     continue
-            self._lose(problem)
+            self._lose(problem, trace)
             self._over.wait(pause)
             pause = min(2 * pause, _LATEST)
+
+    def _said(self, error: Exception) -> str:
+        """What an error says, without the password of the camera."""
+        return masked(str(error).replace(self._given, self.source))
 
     def _images(self) -> Iterator[np.ndarray]:
         """Its frames as they come; of a video file as they would come from a camera."""
@@ -145,10 +157,10 @@ class Eye:
             self._state, self._problem = WATCHING, ""
         self._wake()
 
-    def _lose(self, problem: str) -> None:
+    def _lose(self, problem: str, trace: str) -> None:
         with self._lock:
             news = problem != self._problem
             self._state, self._problem, self._frame = LOST, problem, None
         if news:
-            log.warning("%s", problem)
+            log.warning("%s%s", problem, trace)
         self._wake()

@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS event (
     kept_from REAL NOT NULL
 );
 CREATE INDEX IF NOT EXISTS event_kept_from ON event (kept_from);
+CREATE INDEX IF NOT EXISTS event_present ON event (id) WHERE present;
 CREATE TABLE IF NOT EXISTS person (name TEXT PRIMARY KEY, last_seen REAL, portrait TEXT);
 CREATE TABLE IF NOT EXISTS intent (
     id INTEGER PRIMARY KEY, action TEXT NOT NULL, name TEXT NOT NULL, other TEXT
@@ -75,7 +76,7 @@ class Diary:
         """Open the diary in ``folder``, and mend what a house that was killed left behind.
 
         Raises:
-            FacetpuError: the database is damaged, or a later facetpu's.
+            FacetpuError: the database is damaged, or a later facetpu's, or cannot be written to.
         """
         path = folder / DATABASE
         os.close(os.open(str(path), os.O_RDWR | os.O_CREAT, 0o600))
@@ -95,6 +96,10 @@ class Diary:
             with self._writing():
                 self._base.execute("UPDATE event SET present = 0 WHERE present")
             self._sweep()
+        except sqlite3.OperationalError as error:  # it is whole, as far as one can tell
+            raise FacetpuError(
+                f"{path}: cannot be opened ({error}); free some space, or see that you may write there"
+            ) from None
         except sqlite3.DatabaseError as error:
             raise FacetpuError(f"{path}: cannot be used ({error}); move it away to begin a new one") from None
 
@@ -138,6 +143,15 @@ class Diary:
             )
             self._was_seen(event)
 
+    def end(self, event: int, ended: float, sightings: int) -> None:
+        """Write down that an event is over, whosever it is by now; nothing where it was forgotten."""
+        with self._writing():
+            self._base.execute(
+                "UPDATE event SET present = 0, ended = ?, sightings = ? WHERE id = ?",
+                (ended, sightings, event),
+            )
+            self._was_seen(event)
+
     def event(self, event: int) -> EventState:
         """An event.
 
@@ -159,6 +173,12 @@ class Diary:
             where, values = f"{where or 'WHERE 1'} AND {_WHO} = ?", [*values, name]
         query = f"SELECT {_STATE} FROM event {where} ORDER BY id DESC LIMIT ?"
         return [_state(row) for row in self._rows(query, *values, limit)]
+
+    def present(self) -> list[EventState]:
+        """The events of those who are in the picture now, the newest first."""
+        return [
+            _state(row) for row in self._rows(f"SELECT {_STATE} FROM event WHERE present ORDER BY id DESC")
+        ]
 
     def crop(self, event: int) -> bytes | None:
         """The JPEG of an event; None where there is none."""
@@ -186,11 +206,14 @@ class Diary:
         self._delete("id = ?", event)
 
     def forget_before(self, kept_from: float) -> int:
-        """Delete what was written down before this time of the house's clock, and what is too much."""
+        """Delete what was written down before this time of the house's clock, and what is too much.
+
+        An event of somebody who is there still is kept until they leave, unless it is too much.
+        """
         if self._traces:
             self._leave_no_trace()
         too_many = f"id <= (SELECT max(id) FROM event) - {MOST_EVENTS}"
-        return self._delete(f"kept_from < ? OR {too_many}", kept_from)
+        return self._delete(f"(kept_from < ? AND NOT present) OR {too_many}", kept_from)
 
     # --- people
 

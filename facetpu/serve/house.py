@@ -13,7 +13,6 @@ import numpy as np
 from ..board.enrolment import Enrolled
 from ..board.folder import ModelFolder
 from ..board.identify import Identifier
-from ..board.video import opencv
 from ..errors import FacetpuError
 from .answers import (
     CameraState,
@@ -25,7 +24,7 @@ from .answers import (
     ThresholdState,
 )
 from .audit import AuditLog
-from .cameras import Eye, Taken, check_source
+from .cameras import Eye, Taken, check_sources
 from .clock import HouseClock
 from .diary import Diary, Intent
 from .household import Household
@@ -73,10 +72,7 @@ class House:
             FacetpuError: the model has no gallery, a camera is no camera at all, or another house has
                 the same state open.
         """
-        for camera in cameras:
-            check_source(camera)
-        if cameras:
-            opencv()
+        check_sources(cameras)
         self._roster = Roster(model)
         self._identifier = Identifier(model, None, settings.device, settings.detector, settings.min_face)
         self.state = default_state(model) if state is None else Path(state)
@@ -301,6 +297,10 @@ class House:
         """
         return self._diary.events(before, max(1, min(limit, MOST_EVENTS_AT_ONCE)), name)
 
+    def present(self) -> list[EventState]:
+        """The events of those who are in the picture now, the newest first."""
+        return self._diary.present()
+
     def crop(self, event: int) -> bytes | None:
         """A JPEG of the face of an event; None where there is none.
 
@@ -381,7 +381,8 @@ class House:
         now = time.monotonic()
         if now - self._tended >= TENDED_EVERY:
             self._tended = now
-            self._attempt("the house", functools.partial(self._tend, now))
+            self._attempt("the people", self._household.look_around)
+            self._attempt("the house", functools.partial(self._sweep, now))
 
     def _attempt(self, what: str, work: Callable[[], None]) -> None:
         """Do ``work``, and go on where it fails: the next frame may do, or the disk have space again."""
@@ -407,9 +408,8 @@ class House:
         for watch in self._watches.values():
             watch.begin_anew()
 
-    def _tend(self, now: float) -> None:
-        """See whether another program has changed the people; and now and then, what is to be forgotten."""
-        self._household.look_around()
+    def _sweep(self, now: float) -> None:
+        """Now and then, forget what is to be forgotten."""
         if now - self._swept >= SWEPT_EVERY:
             self._swept = now
             self._clock.look()

@@ -1,23 +1,25 @@
 """The people of a running house: changed in the model, in the diary and for who looks, one change at a time.
 
 The model comes first, then the diary. What is to be done with a person's name is written down before it
-is begun, so that a house that is killed in the middle does it to its end when it is opened again.
+is begun, so that a house that is killed in the middle does it to its end when it is opened again. Where the
+disk has no space for the diary's part, that is done as soon as it has, and before any other change.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import io
 import logging
 import threading
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Iterator
 
 from ..board.checks import Fault
 from ..board.enrolment import Enrolled
 from ..board.identify import Identifier
 from ..board.intake import Candidate, look_at
-from ..errors import FacetpuError
 from ..image import UnreadableImage, decode_image, resize
 from ..mtcnn.detector import main_face
 from .answers import Notice
@@ -26,14 +28,14 @@ from .crops import face_picture
 from .diary import Diary, Intent
 from .enrolling import Enrolments, Shot, candidates_of
 from .notices import Notices
-from .refusals import Conflict, Full, Refused, Unknown
+from .refusals import Busy, Conflict, Full, Refused, Unknown
 from .roster import Roster
 from .worker import Worker
 
 log = logging.getLogger(__name__)
 
-MOST_PHOTOS = 20  # of one upload
-LARGEST_PHOTO = 32_000_000  # pixels
+MOST_PHOTOS = 10  # of one upload
+MOST_PIXELS = 32_000_000  # of a photo
 LONGEST_SIDE = 2048  # pixels that an upload is looked at with, so that the cameras do not wait for long
 
 
@@ -70,6 +72,7 @@ class Household:
         self._notices, self._audit, self._worker, self._begin_anew = notices, audit, worker, begin_anew
         self.enrolments = Enrolments(identifier.reader, roster.pairs_threshold())
         self._changing = threading.RLock()
+        self._unwritten: list[Callable[[], None]] = []  # the diary's part of changes, oldest first
         self._decoding = threading.Lock()
         self._finish_intents()
         identifier.know(roster.gallery)
@@ -79,18 +82,20 @@ class Household:
 
     def change(self, intent: Intent) -> None:
         """Rename, merge or erase somebody."""
-        with self._changing:
+        with self._one_change():
             intent = intent._replace(id=self._diary.intend(*intent[1:]))
             try:
                 self._change_roster(intent)
-            except FacetpuError:
-                self._diary.done(intent.id)
+            except Exception:
+                self._write_down(functools.partial(self._diary.done, intent.id))
                 raise
-            self._know_anew()
-            self._change_diary(intent)
+            self.enrolments.forget(intent.name, intent.other)
             into = {} if intent.other is None else {"into": intent.other}
             self._audit.write(intent.action, name=intent.name, **into)
-            self._tell(f"{intent.action.rstrip('e')}ed", intent.name, intent.other)
+            with contextlib.ExitStack() as rest:  # the last first, whatever fails
+                rest.callback(self._tell, f"{intent.action.rstrip('e')}ed", intent.name, intent.other)
+                rest.callback(self._write_down, functools.partial(self._follow, intent))
+                self._know_anew()
 
     def _change_roster(self, intent: Intent) -> None:
         if intent.other is None:
@@ -100,26 +105,44 @@ class Household:
         else:
             self.roster.merge(intent.name, intent.other)
 
-    def _change_diary(self, intent: Intent) -> None:
-        if intent.other is None:
-            self._diary.erase(intent.name)
-        else:
-            self._diary.rename(intent.name, intent.other)
-        self.enrolments.forget(intent.name, intent.other)
+    def _follow(self, intent: Intent) -> None:
+        """Have the diary follow the model; the intent is done with that."""
+        people = self.roster.gallery.people
+        if intent.name not in people:
+            if intent.other is None:
+                self._diary.erase(intent.name)
+            elif intent.other in people:
+                self._diary.rename(intent.name, intent.other)
         self._diary.done(intent.id)
 
     def _finish_intents(self) -> None:
         """Do to its end what a house that was killed had begun."""
         for intent in self._diary.intents():
             try:
-                if intent.name in self.roster.gallery.people:
+                if intent.action != "correct" and intent.name in self.roster.gallery.people:
                     self._change_roster(intent)
-                if intent.other is None or intent.other in self.roster.gallery.people:
-                    self._change_diary(intent)
-                    log.info("finished what was begun: %s %s", intent.action, intent.name)
+                log.info("finished what was begun: %s %s", intent.action, intent.name)
             except (Unknown, Conflict, Refused) as error:
                 log.warning("not done again: %s %s: %s", intent.action, intent.name, error)
-            self._diary.done(intent.id)
+            self._follow(intent)
+
+    @contextlib.contextmanager
+    def _one_change(self) -> Iterator[None]:
+        """One change at a time, and none before the diary has all of those before it."""
+        with self._changing:
+            self._write_down()
+            try:
+                yield
+            except Full:
+                self.roster.untold()  # what was done until then; ``look_around`` tells it
+                raise
+
+    def _write_down(self, *work: Callable[[], None]) -> None:
+        """Do ``work`` with the diary, after what is left of earlier; what fails is left for the next time."""
+        self._unwritten += work
+        while self._unwritten:
+            self._unwritten[0]()
+            del self._unwritten[0]
 
     def _tidy(self) -> None:
         """Keep nothing of those who are known no more, as when ``facetpu people`` removed them."""
@@ -132,26 +155,31 @@ class Household:
         if not self._changing.acquire(blocking=False):
             return
         try:
-            if self.roster.changed_elsewhere():
-                self._know_anew_here()
-                self._tidy()
-                self._tell("changed")
+            with self._one_change():
+                if self.roster.changed_elsewhere():
+                    self._know_anew_here()
+                    self._tidy()
+                    self._tell("changed")
         finally:
             self._changing.release()
 
     def set_threshold(self, false_accepts: float) -> None:
         """See ``House.set_threshold``."""
-        with self._changing:
+        with self._one_change():
             self.roster.set_threshold(false_accepts)
             self._know_anew()
             self._audit.write("threshold", false_accepts=false_accepts)
             self._tell("threshold")
 
     def _know_anew(self) -> None:
-        self._worker.ask(self._know_anew_here)
+        """Have the thread that looks go on with the people of now; if it is busy, in a moment."""
+        try:
+            self._worker.ask(self._know_anew_here)
+        except Busy as error:
+            log.warning("the cameras follow what was changed a little later: %s", error)
+            self.roster.untold()
 
     def _know_anew_here(self) -> None:
-        """Have the thread that looks go on with the people of now."""
         self._begin_anew()
         self._identifier.know(self.roster.gallery)
 
@@ -183,7 +211,7 @@ class Household:
 
     def correct(self, event: int, name: str | None) -> str | None:
         """Say whose an event is, see ``House.correct``; why its crop did not become a photo of theirs."""
-        with self._changing:
+        with self._one_change():
             crop, refusal = self._diary.crop(event), None
             if name is None:
                 self._disown(event, crop)
@@ -196,7 +224,7 @@ class Household:
 
     def _enrol(self, name: str, candidates: list[Candidate], pictures: dict[str, bytes], by: str) -> Enrolled:
         """Enrol what can be; ``pictures`` are those of the candidates' faces, by the names of the photos."""
-        with self._changing:
+        with self._one_change():
             told = self.roster.enrol(name, candidates, by)
             if not told.added:
                 return told
@@ -219,7 +247,7 @@ class Household:
         candidate = Candidate(name, photo, Path(photo), hashlib.sha256(data).hexdigest(), None, [])
         try:
             with self._decoding:  # one at a time, to bound the memory; Python's warnings are no thread's own
-                image = decode_image(io.BytesIO(data), candidate.path, LARGEST_PHOTO)
+                image = decode_image(io.BytesIO(data), candidate.path, MOST_PIXELS)
         except UnreadableImage as error:
             return candidate._replace(faults=[Fault("unreadable", error.reason)]), None
         share = LONGEST_SIDE / max(image.shape[:2])
@@ -239,25 +267,41 @@ class Household:
         """Make an event ``name``'s, and its crop a photo of theirs; why not, where it cannot be one."""
         refusal: str | None = "there is no picture of it any more"
         if crop is not None:
-            candidate, picture = self._read_photo(name, "the picture", crop)
-            if candidate.digest in self.roster.photos_of(name):
-                refusal = None
-            else:
-                owner = self.roster.take_away(candidate.digest)
-                pictures = {} if picture is None else {candidate.photo: picture}
-                told = self._enrol(name, [candidate], pictures, "correction")
-                refusal = None if told.added else told.refused[0].text
-                if owner is not None and owner not in self.roster.gallery.people:
-                    self._diary.rename(owner, name)
+            refusal = self._hand_over(*self._read_photo(name, "the picture", crop))
         if name not in self.roster.gallery.people:
             raise Refused(f"nobody is called {name!r} yet, and this cannot be a first photo: it {refusal}")
         self._diary.correct(event, name)
         return refusal
 
+    def _hand_over(self, photo: Candidate, picture: bytes | None) -> str | None:
+        """Make the picture of an event a photo of its person; why not, where it cannot be one.
+
+        Who has had it loses it, but not to somebody new who cannot be known by it; who has no other photo
+        is one with the person then.
+        """
+        name, owner = photo.name, self.roster.owner_of(photo.digest)
+        if owner == name:
+            return None
+        intent = None if owner is None else Intent(0, "correct", owner, name)
+        if intent is not None:
+            intent = intent._replace(id=self._diary.intend(*intent[1:]))
+        try:
+            told = self._enrol(name, [photo], {} if picture is None else {photo.photo: picture}, "correction")
+            if not told.added and name in self.roster.gallery.people:
+                self._take_away(photo.digest)
+        finally:
+            if intent is not None:
+                self._write_down(functools.partial(self._follow, intent))
+        return None if told.added else told.refused[0].text
+
+    def _take_away(self, photo: str) -> None:
+        """Have who was given the photo with this SHA-256, if anybody was, lose it."""
+        if self.roster.take_away(photo) is not None:
+            self._know_anew()
+
     def _disown(self, event: int, crop: bytes | None) -> None:
         """Make an event nobody's who is known; who was given its crop for a photo loses that."""
-        owner = None if crop is None else self.roster.take_away(hashlib.sha256(crop).hexdigest())
+        if crop is not None:
+            self._take_away(hashlib.sha256(crop).hexdigest())
         self._diary.correct(event, None)
-        if owner is not None:
-            self._know_anew()
-            self._tidy()
+        self._tidy()

@@ -12,8 +12,7 @@ from typing import Any, Callable
 
 from .problems import Failure, reply
 
-MOST_PHOTOS = 10  # in one upload
-LARGEST_PHOTO = 10 << 20
+LARGEST_PHOTO = 10 << 20  # bytes
 _LARGEST_UPLOAD = 40 << 20
 _LARGEST_BODY = 16 << 10  # of all else
 _UPLOADS = 2  # at once, for they are held in memory

@@ -57,17 +57,19 @@ class Broker(NamedTuple):
             FacetpuError: it is no such URL; the message does not repeat it, since it may hold a password.
         """
         form = "mqtt://USER:PASSWORD@HOST:PORT/PREFIX, or mqtts:// for TLS"
+        if "?" in url or "#" in url:  # they would end the host
+            raise FacetpuError(
+                f"--mqtt: has a ? or #, which a password must write as %3F and %23; give {form}"
+            )
         try:
             parts = urlsplit(url)
             port = parts.port
         except ValueError:
-            raise FacetpuError(f"--mqtt: the port is no number up to 65535; give {form}") from None
+            raise FacetpuError(
+                f"--mqtt: the port is no number up to 65535; a password must write / as %2F; give {form}"
+            ) from None
         if parts.scheme not in PORTS or not parts.hostname:
             raise FacetpuError(f"--mqtt: is no address of a broker; give {form}")
-        if parts.query or parts.fragment:
-            raise FacetpuError(
-                f"--mqtt: has a ? or #, which a password must write as %3F and %23; give {form}"
-            )
         prefix = unquote(parts.path).strip("/") or PREFIX
         if any(c in "+#" or not c.isprintable() for c in prefix):
             raise FacetpuError(f"--mqtt: the prefix {prefix!r} may hold no + and no #; give {form}")

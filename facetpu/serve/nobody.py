@@ -20,11 +20,14 @@ def new_house(model: Path, out: Path) -> None:
     """Write to ``out`` an imprinted folder that knows nobody, from the export folder ``model``.
 
     Raises:
-        FacetpuError: the model cannot be imprinted or knows people already, or ``out`` exists.
+        FacetpuError: the model cannot be imprinted or knows people already, or ``out`` exists; where it is
+            such a folder the message says how to serve it.
     """
     folder, out = ModelFolder.find(model), Path(out)
     if (folder.root / GALLERY).is_file():
         raise FacetpuError(f"{folder.root}: knows people already; leave --new out, or give what export wrote")
+    if (out / GALLERY).is_file():
+        raise FacetpuError(f"{out}: exists; serve it as it is: facetpu serve {out}")
     check_new(out)
     embedder = Embedder(model)
     L2Norm(folder.needed(MODEL, "facetpu export")).check_fits(embedder)

@@ -59,7 +59,7 @@ class Roster:
             )
         mend_folder(self._root)
         self._changing = threading.RLock()
-        self._taken_over = False  # what another program made of it, and nobody was told yet
+        self._untold = False  # there is a change that not everybody was told of
         self._l2_norm = L2Norm(folder.needed(MODEL, "facetpu export"))
         self._read_again()
 
@@ -70,7 +70,9 @@ class Roster:
         self._mark = stamp  # only now: what could not be read is read again
 
     def changed_elsewhere(self) -> bool:
-        """Whether another program has changed the folder since this was asked; the gallery follows it.
+        """Whether another program has changed the folder since this was asked, or a change is ``untold``.
+
+        The gallery follows what the folder holds.
 
         Raises:
             FacetpuError: the folder is no longer one that can be used.
@@ -79,16 +81,20 @@ class Roster:
             return False
         try:
             self._take_over()
-            changed, self._taken_over = self._taken_over, False
+            changed, self._untold = self._untold, False
             return changed
         finally:
             self._changing.release()
+
+    def untold(self) -> None:
+        """Not everybody could be told of a change: ``changed_elsewhere`` is to say so."""
+        self._untold = True
 
     def _take_over(self) -> None:
         """Take the folder for what another program has made of it, if one has."""
         if self._stamp() != self._mark:
             self._read_again()
-            self._taken_over = True
+            self._untold = True
 
     def _stamp(self) -> tuple[int, int, int]:
         """What tells one gallery file from the next."""
@@ -123,12 +129,12 @@ class Roster:
             _check_distinct([*self.gallery.people, normal])
         return normal
 
-    def photos_of(self, name: str) -> set[str]:
-        """The SHA-256 of each photo of ``name``; none where nobody is called so."""
+    def owner_of(self, photo: str) -> str | None:
+        """Whose the photo with this SHA-256 is; None where there is none such."""
         gallery = self.gallery
-        if name not in gallery.people:
-            return set()
-        return {gallery.photos[index] for index in gallery.photos_of(name)}
+        if photo not in gallery.photos:
+            return None
+        return gallery.people[int(gallery.person[gallery.photos.index(photo)])]
 
     # --- changes
 
@@ -162,15 +168,16 @@ class Roster:
             candidates: photos.
             by: how they came: by ``upload`` each must be like the others of its person; by ``camera`` it
                 was seen that they are one person's, in poses that differ; by ``correction`` somebody has
-                looked and says whose it is, whomever it is like.
+                looked and says whose it is, whomever it is like, and whoever has had it.
         """
         with self._one_change():
             name = self.checked(name)
             known = self.gallery
-            candidates = _with_owners(candidates, known)
             if by == "correction":
+                known = _without(known, {candidate.digest for candidate in candidates})
                 candidates = with_copies(candidates, known)
             else:
+                candidates = _with_owners(candidates, known)
                 cohort = self._cohort()
 
                 def threshold_of(gallery: Gallery) -> float:
@@ -180,7 +187,8 @@ class Roster:
                 candidates = judged(candidates, known, self._l2_norm, strangers, threshold_of)
             taken = [candidate for candidate in candidates if candidate.good]
             if taken:
-                self._change(lambda gallery: enrolled(gallery, taken, self._l2_norm))
+                given = {candidate.digest for candidate in taken}
+                self._change(lambda gallery: enrolled(_without(gallery, given), taken, self._l2_norm))
                 told = enrolled_people(self.gallery, candidates, taken)
             elif name in known.people:
                 told = enrolled_people(known, candidates, [])
@@ -194,12 +202,9 @@ class Roster:
         Somebody without another photo is forgotten with it.
         """
         with self._one_change():
-            if photo not in self.gallery.photos:
-                return None
-            index = self.gallery.photos.index(photo)
-            owner = self.gallery.people[int(self.gallery.person[index])]
-            others = np.delete(np.arange(len(self.gallery.photos)), index)
-            self._change(lambda gallery: gallery.only(others))
+            owner = self.owner_of(photo)
+            if owner is not None:
+                self._change(lambda gallery: _without(gallery, {photo}))
             return owner
 
     # --- the threshold
@@ -301,6 +306,11 @@ def _with_owners(candidates: list[Candidate], known: Gallery) -> list[Candidate]
             candidate = candidate._replace(look=None, faults=[fault])
         result.append(candidate)
     return result
+
+
+def _without(gallery: Gallery, photos: set[str]) -> Gallery:
+    """``gallery`` without the photos of these SHA-256, and without those who have no other."""
+    return gallery.only(np.array([i for i, photo in enumerate(gallery.photos) if photo not in photos], int))
 
 
 def _large_enough(cohort: Cohort | None, gallery: Gallery) -> bool:

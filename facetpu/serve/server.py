@@ -20,6 +20,7 @@ import uvicorn
 from ..errors import FacetpuError
 from .answers import Settings
 from .app import make_app
+from .cameras import check_sources
 from .connection import Connection
 from .guard import is_local
 from .house import House, new_house
@@ -86,6 +87,7 @@ def serve(
     telling = _telling(broker)
     with listening(host, port) as listener:
         if new is not None:
+            check_sources(cameras)  # before anything is made
             new_house(model, new)
             model = new
         with House(model, cameras, state, settings or Settings()) as house, telling(house):

@@ -24,7 +24,6 @@ from .answers import EventState
 from .house import House
 
 PRECISION = 60  # seconds to which last_seen is exact while somebody is present, to keep the topic quiet
-NEWEST = 100  # events that are looked through for those who are present
 
 
 class Topics:
@@ -53,7 +52,7 @@ class Topics:
         Raises:
             FacetpuError: the house cannot say.
         """
-        present = [event for event in house.events(limit=NEWEST) if event.present]
+        present = house.present()
         topics = {}
         for person in house.people():
             theirs = [event for event in present if event.who == person.name]

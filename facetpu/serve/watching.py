@@ -12,7 +12,7 @@ import numpy as np
 from ..board.faces import KnownFace
 from ..board.gallery import NOBODY_NEAR
 from ..board.identify import Identifier
-from ..board.tracking import PATIENCE, Event, Tracker
+from ..board.tracking import Event, Tracker
 from .answers import CameraState, Notice
 from .cameras import LOST, Eye, Taken
 from .crops import face_picture
@@ -63,6 +63,7 @@ class Watch:
         self._identifier, self._diary, self._notices, self._clock = identifier, diary, notices, kept_from
         self._tracker = Tracker(eye.id)
         self._present: dict[int, Presence] = {}
+        self._leavings: list[tuple[int, float, int]] = []  # that the diary had no space for
         self._now: list[tuple[int, KnownFace]] = []
         self._moments: deque[float] = deque(maxlen=1000)
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
@@ -72,6 +73,7 @@ class Watch:
     def look(self, frame: Taken) -> None:
         """See who is on a frame."""
         self._tell_state()
+        self._end_events()
         faces, embeddings = self._identifier.recognise(frame.image)
         self.newest = frame.image, faces
         events = self._tracker.update(frame.number, frame.moment, faces, embeddings)
@@ -87,12 +89,12 @@ class Watch:
     def rest(self) -> None:
         """There is no frame: who was there has left after a while, and a lost camera shows nothing."""
         self._tell_state()
-        if self._moments and time.monotonic() - self._moments[-1] > PATIENCE:
-            if self._present or self._now:
-                nobody = np.zeros((0, 0), np.float32)
-                for event in self._tracker.update(-1, time.monotonic(), [], nobody):
-                    self._happened(event, None)
-                self._now = []
+        self._end_events()
+        now = time.monotonic()
+        if self._moments and now - self._moments[-1] > self._tracker.patience:
+            for event in self._tracker.let_go(now):
+                self._happened(event, None)
+            self._now = []
             if self.eye.state()[0] == LOST:
                 self.live.clear()
                 self.newest = None
@@ -125,6 +127,17 @@ class Watch:
             self._told_state = state
             self._notices.tell(Notice("camera", self.state()._asdict()))
 
+    def _end_events(self) -> None:
+        """Write down who has left, where there was no space for it."""
+        try:
+            while self._leavings:
+                self._diary.end(*self._leavings[0])
+                del self._leavings[0]
+        except Full:
+            return
+        if not self._present:
+            self.problem = None
+
     def _happened(self, event: Event, frame: Taken | None) -> None:
         """Write down what happened to a track, and tell it."""
         presence = self._present.get(event.track)
@@ -140,19 +153,25 @@ class Watch:
             presence = self._written(event, seen, presence, frame)
             told = self._diary.event(presence.event)._asdict()
             self.problem = None
-        except Unknown:  # it was forgotten meanwhile
-            told = None
-        except Full as error:  # it is told all the same, and tried again at the next news of it
+        except Unknown:  # it was deleted meanwhile; of the visit only the end is told
+            told = None if seen.present else self._unwritten(event, seen, presence._replace(event=0))
+        except Full as error:  # it is told all the same, and tried again at the next news of it or look
             self.problem = str(error)
-            told = {"id": presence.event or None, "camera": self.eye.id, "track": event.track, "crop": False}
-            told.update(corrected=False, corrected_name=None, began=presence.began, refusal=None)
-            told.update(seen._asdict())
+            if presence.event and not seen.present:
+                self._leavings.append((presence.event, seen.ended, seen.sightings))
+            told = self._unwritten(event, seen, presence)
         if seen.present:
             self._present[event.track] = presence
         else:
             self._present.pop(event.track, None)
         if told is not None:
             self._notices.tell(Notice("seen", {"what": event.event, **told}))
+
+    def _unwritten(self, event: Event, seen: Seen, presence: Presence) -> dict[str, Any]:
+        """What to tell where the diary says nothing."""
+        told: dict[str, Any] = {"id": presence.event or None, "camera": self.eye.id, "track": event.track}
+        told.update(corrected=False, corrected_name=None, began=presence.began, crop=False, refusal=None)
+        return {**told, **seen._asdict()}
 
     def _written(self, event: Event, seen: Seen, presence: Presence, frame: Taken | None) -> Presence:
         if presence.event:

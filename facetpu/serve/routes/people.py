@@ -7,7 +7,8 @@ from typing import Any, List
 from fastapi import APIRouter, File, HTTPException, Path, Response, UploadFile
 
 from ..house import House
-from ..limits import LARGEST_PHOTO, MOST_PHOTOS
+from ..household import MOST_PHOTOS
+from ..limits import LARGEST_PHOTO
 from ..models import NAME, Enrolled, Into, NewName, People
 from .replies import HOUSE, JPEG, NO_CONTENT, jpeg, problems, sent_as
 
