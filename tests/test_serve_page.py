@@ -31,6 +31,8 @@ from facetpu.portraits.shot import Shot
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
+from facetpu.serve.diary import Diary, Seen
+
 PAGE = Path(__file__).parents[1] / "facetpu" / "serve" / "page"
 # Yaw and pitch of a head, in the order in which the poses are asked for; left is the person's own.
 POSES = {
@@ -420,6 +422,46 @@ def test_photos_that_cannot_be_sent_are_refused_before(known, films, visit) -> N
         expect(state).to_have_text(re.compile("holds a slash or starts with a dot"))
         page.click("#close-new")
         expect(page.locator("#known li")).to_have_count(1)
+
+
+@pytest.mark.slow
+def test_the_older_events_are_shown_as_far_as_the_server_tells_them_at_once(known, tmp_path, visit) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    diary, now = Diary(state), time.time()
+    for number in range(210):
+        diary.begin("0", number, Seen("Ana", 0.7, now, False, 1), now, None, kept_from=now)
+    diary.close()
+    with serving(known, "--state", state) as served:
+        page = visit(served.url)
+        rows, older = page.locator("#seen li"), page.locator("#older")
+        for count in [*range(12, 199, 12), 199]:
+            expect(rows).to_have_count(count)
+            if count < 199:
+                older.click()
+        expect(older).to_be_hidden()
+        page.select_option("#whose", "Ana")
+        expect(rows).to_have_count(12)
+
+
+@pytest.mark.slow
+def test_a_row_that_is_shown_anew_keeps_nothing_of_the_one_before(known, visit) -> None:
+    with serving(known) as served:
+        page = visit(served.url)
+        page.evaluate("""async () => {
+            const {button, make, showRows} = await import('/static/dom.js');
+            const list = document.body.appendChild(make('ul'));
+            const row = () => make('li', {}, button('Do', () => {}));
+            const show = (seen) => showRows(list, [{id: 1, seen}], ({id}) => id, row);
+            show(0);
+            window.first = new WeakRef(list.firstChild);
+            list.querySelector('button').focus();
+            show(1);
+            window.focused = document.activeElement === list.querySelector('button');
+        }""")
+        page.wait_for_timeout(100)  # a WeakRef holds on until its task is over
+        page.context.new_cdp_session(page).send("HeapProfiler.collectGarbage")
+        assert page.evaluate("[window.focused, window.first.deref() === undefined]") == [True, True]
 
 
 @pytest.mark.slow

@@ -48,19 +48,19 @@ const shown = new WeakMap(); // of each row its key and the item it was made of
  */
 export function showRows(list, items, keyOf, rowOf) {
   const before = new Map([...list.children].map((row) => [shown.get(row).key, row]));
-  const focused = document.activeElement;
   const rows = items.map((item) => {
     const key = keyOf(item), state = JSON.stringify(item), old = before.get(key);
     if (old && shown.get(old).state === state) return old;
     const row = rowOf(item);
-    shown.set(row, {key, state, replaces: old});
+    shown.set(row, {key, state});
     return row;
   });
-  const place = rows.map((row) => shown.get(row).replaces?.contains(focused) ? row : null).find(Boolean);
-  const index = place && [...shown.get(place).replaces.querySelectorAll('button')].indexOf(focused);
+  const focused = document.activeElement, left = [...list.children].find((row) => row.contains(focused));
+  const heir = left && rows.find((row) => shown.get(row).key === shown.get(left).key);
+  const index = heir && [...left.querySelectorAll('button')].indexOf(focused);
   for (const row of [...list.children]) if (!rows.includes(row)) row.remove();
   rows.forEach((row, at) => list.children[at] === row || list.insertBefore(row, list.children[at] ?? null));
-  if (place) place.querySelectorAll('button')[index]?.focus();
+  if (heir !== left) heir?.querySelectorAll('button')[index]?.focus();
 }
 
 export const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
