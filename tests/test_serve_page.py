@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -556,6 +557,12 @@ def test_a_camera_that_is_not_there_is_told_and_another_can_be_watched(known, fi
         expect(page.locator("#faces")).to_have_text("Ana")
 
 
+HIDE = """(hidden) => {
+    Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});
+    document.dispatchEvent(new Event('visibilitychange'));
+}"""
+
+
 @pytest.mark.slow
 def test_a_hidden_page_lets_its_streams_go(known, films, visit) -> None:
     with serving(known, "--camera", films["ana"]) as served:
@@ -565,19 +572,58 @@ def test_a_hidden_page_lets_its_streams_go(known, films, visit) -> None:
         ended: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         page.on("requestfailed", lambda request: ended.append(request.url))
-        hide = """(hidden) => {
-            Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});
-            document.dispatchEvent(new Event('visibilitychange'));
-        }"""
-        page.evaluate(hide, True)
+        page.evaluate(HIDE, True)
         page.wait_for_timeout(1000)
         del asked[:]
         page.wait_for_timeout(4000)
         assert asked == []
         assert {address.split("/")[-1].split("?")[0] for address in ended} >= {"notices"}
-        page.evaluate(hide, False)
+        page.evaluate(HIDE, False)
         expect(page.locator("#faces")).to_have_text("Ana")
         wait_for_a_picture(page)
+
+
+@pytest.mark.slow
+def test_a_page_may_be_hidden_and_shown_while_it_loads(known, films, visit) -> None:
+    def loading(page: Any) -> Callable[[], None]:
+        """Load the page anew, up to its list of people; returns what lets it go on."""
+        held: list[Any] = []
+        page.route("**/api/people", lambda route: held.append(route), times=1)
+        with page.expect_request("**/api/people"):
+            page.reload()
+        return lambda: held[0].continue_()
+
+    with serving(known, "--camera", films["ana"]) as served:
+        page = visit(served.url)
+        expect(page.locator("#faces")).to_have_text("Ana")
+        go_on = loading(page)
+        page.evaluate(HIDE, True)
+        go_on()
+        expect(page.locator("#state")).to_have_text("1 camera watching · 1 person known")
+        expect(page.locator("#picture")).not_to_have_attribute("src", re.compile(""))
+        go_on = loading(page)
+        page.evaluate(HIDE, True)
+        page.evaluate(HIDE, False)
+        go_on()
+        wait_for_a_picture(page)
+        change = urllib.request.Request(
+            f"{served.url}api/people/Ana",
+            b'{"name": "Ann"}',
+            {"X-Facetpu": "1", "Content-Type": "application/json"},
+            method="PATCH",
+        )
+        urllib.request.urlopen(change).close()
+        expect(page.locator("#known")).to_contain_text("Ann")  # it listens
+
+
+@pytest.mark.slow
+def test_an_answer_that_is_cut_off_is_asked_for_again(known, films, visit) -> None:
+    with serving(known, "--camera", films["ana"]) as served:
+        page = visit(served.url)
+        page.route("**/api/people", lambda route: route.fulfill(body='{"people": [{'), times=1)
+        page.reload()
+        expect(page.locator("#state")).to_have_text(re.compile("^The server does not answer"))
+        expect(page.locator("#state")).to_have_text("1 camera watching · 1 person known")
 
 
 # --- for thumbs, keyboards and screen readers
