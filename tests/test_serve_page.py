@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -526,7 +526,7 @@ def test_a_server_that_went_is_found_again(known, films, visit) -> None:
     with serving(known, "--camera", films["ana"], port=port) as served:
         page = visit(served.url)
         expect(page.locator("#faces")).to_have_text("Ana")
-    expect(page.locator("#state")).to_have_text(re.compile("does not answer|is gone"))
+    expect(page.locator("#state")).to_have_text(re.compile("^The server does not answer"))
     page.click("#add")
     page.fill("#new-name", "Bo")
     page.set_input_files("#photos", [file("bo.jpg", photos(BO)[0])])
@@ -614,6 +614,19 @@ def test_a_page_may_be_hidden_and_shown_while_it_loads(known, films, visit) -> N
         )
         urllib.request.urlopen(change).close()
         expect(page.locator("#known")).to_contain_text("Ann")  # it listens
+
+
+@pytest.mark.slow
+def test_a_page_too_many_says_so_until_another_is_closed(known, visit) -> None:
+    with serving(known) as served, ExitStack() as others:
+        for _ in range(8):
+            others.enter_context(urllib.request.urlopen(f"{served.url}api/notices"))
+        page = visit(served.url)
+        state = page.locator("#state")
+        expect(state).to_have_text("Too many pages are open; close one. It is asked again…")
+        expect(page.locator("#known")).to_contain_text("Ana")
+        others.close()
+        expect(state).to_have_text("No camera is watching · 1 person known")
 
 
 @pytest.mark.slow

@@ -6,9 +6,8 @@ const NO_CONTENT = 204, LOG_IN_FIRST = 401;
 
 /** The server's answer is no; the message is its reason. */
 export class Refusal extends Error {
-  constructor(status, reason) {
+  constructor(reason) {
     super(sentence(reason));
-    this.status = status;
   }
 }
 
@@ -47,5 +46,5 @@ export async function ask(method, address, body, extra = {}) {
   });
   if (response.ok) return answer;
   if (response.status === LOG_IN_FIRST && address !== url('session')) document.dispatchEvent(new Event('logged-out'));
-  throw new Refusal(response.status, answer.error ?? `The server says ${response.status} ${response.statusText}`);
+  throw new Refusal(answer.error ?? `The server says ${response.status} ${response.statusText}`);
 }

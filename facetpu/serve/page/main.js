@@ -58,15 +58,15 @@ async function showHouse() {
   for (const id of ['house', 'tabs']) element(id).hidden = false;
   element('log-in').hidden = true;
   disconnect();
-  line = new Line(hear, async () => {
+  const {stands} = line = new Line(hear, async () => {
     disconnect();
-    state('The server is gone. It is asked again…', true);
     await pause(FIRST_WAIT);
     connect();
   });
   await Promise.all([watch(), showPeople(), showThreshold()]);
   await showEvents(); // they name people and cameras
   await showState();
+  if (!(await stands)) throw new Refusal('too many pages are open; close one');
 }
 
 function disconnect() {
