@@ -251,6 +251,21 @@ def begin(page: Any, name: str) -> None:
     page.fill("#new-name", name)
 
 
+def rename(served: Served, name: str, other: str) -> None:
+    """As another device does."""
+    headers = {"X-Facetpu": "1", "Content-Type": "application/json"}
+    body = json.dumps({"name": other}).encode()
+    change = urllib.request.Request(f"{served.url}api/people/{name}", body, headers, method="PATCH")
+    urllib.request.urlopen(change).close()
+
+
+def hold(page: Any, address: str) -> Callable[[], None]:
+    """Have the next request for ``address`` wait; returns what lets it go on."""
+    held: list[Any] = []
+    page.route(address, lambda route: held.append(route), times=1)
+    return lambda: held[0].continue_()
+
+
 def wait_for_a_picture(page: Any) -> None:
     """Until the live picture shows; the page's own policy forbids Playwright's wait_for_function."""
     deadline = time.monotonic() + LONG / 1000
@@ -399,6 +414,10 @@ def test_two_names_of_one_person_are_merged_and_the_threshold_is_chosen(known, f
         expect(page.locator("#threshold-note")).to_have_text("Set. It holds from now on.")
         page.reload()
         expect(page.get_by_label("about 3 of 100")).to_be_checked()
+        page.route("**/api/threshold", lambda route: route.abort())
+        page.get_by_label("about 1 of 1,000").click()
+        expect(page.locator("#threshold-note")).to_have_text(re.compile("^The server does not answer"))
+        expect(page.get_by_label("about 3 of 100")).to_be_checked()
 
 
 @pytest.mark.slow
@@ -463,6 +482,43 @@ def test_a_row_that_is_shown_anew_keeps_nothing_of_the_one_before(known, visit) 
         page.wait_for_timeout(100)  # a WeakRef holds on until its task is over
         page.context.new_cdp_session(page).send("HeapProfiler.collectGarbage")
         assert page.evaluate("[window.focused, window.first.deref() === undefined]") == [True, True]
+
+
+@pytest.mark.slow
+def test_photos_chosen_while_others_are_looked_at_are_not_taken_without_a_word(known, visit) -> None:
+    with serving(known) as served:
+        page = visit(served.url)
+        state = page.locator("#upload-state")
+        expect(page.locator("#known")).to_contain_text("Ana")
+        begin(page, "Bo")
+        go_on = hold(page, "**/photos")
+        with page.expect_request("**/photos"):
+            page.set_input_files("#photos", [file("bo.jpg", photos(BO)[0])])
+        page.click("#close-new")
+        begin(page, "Cy")
+        page.set_input_files("#photos", [file("cy.jpg", photos(BO)[1])])
+        expect(state).to_have_text(
+            "The photos before are still being looked at; choose again when they are done."
+        )
+        go_on()
+        expect(page.locator("#outcome")).to_have_text("Bo is known now, by 1 photo.")
+        expect(page.locator("#uploaded li")).to_have_count(0)
+        page.set_input_files("#photos", [file("no.jpg", b"no picture")])
+        expect(state).to_have_text("None of the photos could be used.")
+
+
+@pytest.mark.slow
+def test_who_changed_elsewhere_meanwhile_can_be_asked_to_be_erased_or_merged(known, visit) -> None:
+    with serving(known) as served:
+        page = visit(served.url)
+        page.get_by_role("button", name="Change Ana").click()
+        rename(served, "Ana", "Ann")
+        expect(page.locator("#known")).to_contain_text("Ann")
+        page.click("#erase-person")
+        expect(page.locator("#question-title")).to_have_text("Erase Ana?")
+        page.click("#yes")
+        expect(page.locator("#person-problem")).to_have_text(re.compile("Ana"))
+        expect(page.locator("#known li")).to_have_count(1)
 
 
 @pytest.mark.slow
@@ -587,11 +643,10 @@ def test_a_hidden_page_lets_its_streams_go(known, films, visit) -> None:
 def test_a_page_may_be_hidden_and_shown_while_it_loads(known, films, visit) -> None:
     def loading(page: Any) -> Callable[[], None]:
         """Load the page anew, up to its list of people; returns what lets it go on."""
-        held: list[Any] = []
-        page.route("**/api/people", lambda route: held.append(route), times=1)
+        go_on = hold(page, "**/api/people")
         with page.expect_request("**/api/people"):
             page.reload()
-        return lambda: held[0].continue_()
+        return go_on
 
     with serving(known, "--camera", films["ana"]) as served:
         page = visit(served.url)
@@ -606,13 +661,7 @@ def test_a_page_may_be_hidden_and_shown_while_it_loads(known, films, visit) -> N
         page.evaluate(HIDE, False)
         go_on()
         wait_for_a_picture(page)
-        change = urllib.request.Request(
-            f"{served.url}api/people/Ana",
-            b'{"name": "Ann"}',
-            {"X-Facetpu": "1", "Content-Type": "application/json"},
-            method="PATCH",
-        )
-        urllib.request.urlopen(change).close()
+        rename(served, "Ana", "Ann")
         expect(page.locator("#known")).to_contain_text("Ann")  # it listens
 
 
