@@ -465,23 +465,30 @@ def test_the_older_events_are_shown_as_far_as_the_server_tells_them_at_once(know
 
 
 @pytest.mark.slow
-def test_a_row_that_is_shown_anew_keeps_nothing_of_the_one_before(known, visit) -> None:
+def test_a_row_is_shown_anew_with_each_change_and_day_and_keeps_nothing_of_the_one_before(
+    known, visit
+) -> None:
     with serving(known) as served:
         page = visit(served.url)
         page.evaluate("""async () => {
             const {button, make, showRows} = await import('/static/dom.js');
             const list = document.body.appendChild(make('ul'));
             const row = () => make('li', {}, button('Do', () => {}));
-            const show = (seen) => showRows(list, [{id: 1, seen}], ({id}) => id, row);
+            window.show = (seen) => showRows(list, [{id: 1, seen}], ({id}) => id, row);
             show(0);
             window.first = new WeakRef(list.firstChild);
             list.querySelector('button').focus();
             show(1);
-            window.focused = document.activeElement === list.querySelector('button');
+            window.second = list.firstChild;
+            window.focused = document.activeElement === window.second.querySelector('button');
+            window.stays = () => (show(1), list.firstChild === window.second);
         }""")
         page.wait_for_timeout(100)  # a WeakRef holds on until its task is over
         page.context.new_cdp_session(page).send("HeapProfiler.collectGarbage")
         assert page.evaluate("[window.focused, window.first.deref() === undefined]") == [True, True]
+        assert page.evaluate("window.stays()")
+        page.clock.set_fixed_time(time.time() + 86400)
+        assert not page.evaluate("window.stays()")
 
 
 @pytest.mark.slow
