@@ -17,7 +17,7 @@ from facetpu.mtcnn import networks as room
 from facetpu.mtcnn.networks import Network
 from facetpu.mtcnn.weights import ARCHITECTURES, build_network, package_weights, write_networks
 from facetpu.tflite.build import Builder
-from facetpu.tflite.schema import new
+from facetpu.tflite.schema import Padding, new
 
 SOURCE = Path(chains.__file__).with_name("_networks.c")
 FORMS = {
@@ -130,18 +130,77 @@ def test_negative_slopes_above_one_are_right(compiled: None, tmp_path: Path) -> 
     np.testing.assert_allclose(network(image), network._interpret(image), rtol=1e-4, atol=1e-3)
 
 
-def test_a_network_of_another_make_is_left_to_tflite(compiled: None, tmp_path: Path) -> None:
+Op = tuple[str, dict[str, int], tuple[int, ...]]  # its name, options, and the shape of its kernel, if any
+
+OPTIONS = {
+    "CONV_2D": "Conv2DOptions",
+    "MAX_POOL_2D": "Pool2DOptions",
+    "FULLY_CONNECTED": "FullyConnectedOptions",
+}
+
+
+def write_network(path: Path, side: int, ops: list[Op]) -> Path:
+    """A network of float32 [1, side, side, 3]; the shapes in between are left to the runtime."""
     net = Builder()
-    image = net.input("image", [1, 12, 12, 3])
-    kernel = net.constant("kernel", noise(5, 12, 12, 3).astype(np.float32))
-    bias = net.constant("bias", np.zeros(5, np.float32))
-    out = net.activation("out", [1, 1, 1, 5])
-    net.op("CONV_2D", [image, kernel, bias], [out], new("Conv2DOptions", padding=1, stride_w=1, stride_h=1))
-    path = tmp_path / "pnet.tflite"
-    path.write_bytes(net.finish([out]))
-    network = Network(path, *FORMS["pnet"])
+    tensor = net.input("image", [1, side, side, 3])
+    for index, (name, options, kernel) in enumerate(ops):
+        inputs = [tensor]
+        if kernel:
+            inputs.append(net.constant(f"kernel{index}", noise(*kernel).astype(np.float32)))
+            inputs.append(net.constant(f"bias{index}", np.zeros(kernel[0], np.float32)))
+        tensor = net.activation(f"out{index}", [1, -1] if name == "FULLY_CONNECTED" else [1, -1, -1, -1])
+        net.op(name, inputs, [tensor], new(OPTIONS[name], **options))
+    path.write_bytes(net.finish([tensor]))
+    return path
+
+
+def convolution(kernel: tuple[int, ...] = (4, 3, 3, 3), **options: int) -> Op:
+    return "CONV_2D", {"padding": Padding.VALID, "stride_w": 1, "stride_h": 1, **options}, kernel
+
+
+def pool(**options: int) -> Op:
+    halves = {"stride_w": 2, "stride_h": 2, "filter_width": 2, "filter_height": 2}
+    return "MAX_POOL_2D", {"padding": Padding.SAME, **halves, **options}, ()
+
+
+def dense(inputs: int, **options: int) -> Op:
+    return "FULLY_CONNECTED", options, (5, inputs)
+
+
+@pytest.mark.parametrize(
+    "ops",
+    [
+        pytest.param([convolution(padding=Padding.SAME)], id="padded"),
+        pytest.param([convolution(padding=Padding.SAME), dense(12 * 12 * 4)], id="padded, then dense"),
+        pytest.param([convolution(stride_w=2, stride_h=2)], id="stride"),
+        pytest.param([convolution(dilation_w_factor=2, dilation_h_factor=2)], id="dilation"),
+        pytest.param([convolution(fused_activation_function=1)], id="activation"),
+        pytest.param([convolution((4, 12, 12, 3))], id="large kernel"),
+        pytest.param([convolution((4, 3, 2, 3))], id="oblong kernel"),
+        pytest.param([convolution((3, 3, 3, 1))], id="groups"),
+        pytest.param([convolution((3, 3, 3, 3))] * 6, id="more than the image"),
+        pytest.param([convolution(), pool(stride_w=1, stride_h=1)], id="pool's stride"),
+        pytest.param([convolution(), pool(filter_height=3)], id="oblong pool"),
+        pytest.param([convolution(), pool(filter_width=3, filter_height=3)], id="pool before the edge"),
+        pytest.param([convolution(), pool(fused_activation_function=1)], id="pool's activation"),
+        pytest.param([convolution(), dense(4)], id="dense, of each pixel"),
+        pytest.param([convolution(), dense(400, fused_activation_function=1)], id="dense, with activation"),
+    ],
+)
+def test_what_the_compiled_code_does_not_do_is_no_chain(tmp_path: Path, ops: list[Op]) -> None:
+    assert chains.read_chain(write_network(tmp_path / "other.tflite", 12, ops)) is None
+
+
+def test_a_chain_need_not_be_one_of_the_three(tmp_path: Path) -> None:
+    ops = [convolution(), pool(), dense(5 * 5 * 4)]
+    assert chains.read_chain(write_network(tmp_path / "small.tflite", 12, ops)) is not None
+
+
+def test_a_network_of_another_make_is_left_to_tflite(compiled: None, tmp_path: Path) -> None:
+    ops = [convolution(padding=Padding.SAME), dense(24 * 24 * 4)]
+    network = Network(write_network(tmp_path / "rnet.tflite", 24, ops), *FORMS["rnet"])
     assert network._chain is None
-    assert network(noise(1, 12, 12, 3)).shape == (1, 1, 1, 5)
+    assert network(noise(1, 24, 24, 3)).shape == (1, 5)
 
 
 def test_a_chain_that_tflite_contradicts_is_not_taken(

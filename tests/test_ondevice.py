@@ -214,13 +214,61 @@ def test_the_pis_command_enrols_knows_and_forgets(bundle: Path, crops: np.ndarra
         assert people.stat().st_mode & 0o777 == 0o600
         known = [line.split(": ")[1].split(" (")[0] for line in run("identify", *paths).stdout.splitlines()]
         assert known == [name for name in NAMES for _ in range(3)] + ["a stranger"] * 3
+        assert "python3 faces.py erase" in run("erase", "ann", "bob").stderr
+        before = people.read_bytes()
+        refusal = run("erase", "nobody").stderr
+        assert "faces.py: nobody is called 'nobody'\n" in refusal
+        assert "Traceback" not in refusal
+        assert people.read_bytes() == before
         assert run("erase", "bob").returncode == 0
         assert "bob" not in people.read_text(encoding="utf-8")
         assert ": a stranger (" in run("identify", paths[3]).stdout
         people.write_text("another\n" + people.read_text().split("\n", 1)[1])
         assert "is of another model; enrol everybody again" in run("identify", paths[0]).stderr
+        people.write_text("")
+        assert f"{people}: is empty; delete it and enrol everybody again" in run("identify", paths[0]).stderr
     finally:
         people.unlink(missing_ok=True)
+
+
+@pytest.mark.slow
+def test_the_pis_command_names_the_file_it_cannot_use(
+    bundle: Path, photo: np.ndarray, tmp_path: Path
+) -> None:
+    whole, cut, text = (tmp_path / name for name in ("photo.png", "cut.png", "text.png"))
+    Image.fromarray(photo).save(whole)
+    cut.write_bytes(whole.read_bytes()[:2000])
+    text.write_text("no picture")
+    for path, reason in (
+        (whole, f"a crop has {SIZE} x {SIZE} pixels, not 400 x 300"),
+        (cut, ""),
+        (text, "cannot identify image file"),
+        (tmp_path / "none.png", "No such file or directory"),
+    ):
+        command = [sys.executable, "faces.py", "enrol", "ann", str(path)]
+        done = subprocess.run(command, cwd=bundle, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert f"faces.py: {path}: {reason}" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not (bundle / "people.tsv").exists()
+
+
+def test_whom_the_pi_cannot_write_down_it_does_not_know(bundle: Path, tmp_path: Path) -> None:
+    in_a_bare_python(
+        bundle,
+        "import numpy as np, pathlib, faces\n"
+        f"people = pathlib.Path({str(tmp_path / 'people.tsv')!r})\n"
+        "recogniser = faces.Recogniser(pathlib.Path('.'), people)\n"
+        "recogniser.enrol('ann', [np.ones(4, np.float32)])\n"
+        "people.with_suffix('.new').mkdir()\n"
+        "for change in (lambda: recogniser.enrol('bob', []), lambda: recogniser.erase('ann')):\n"
+        "    try:\n"
+        "        change()\n"
+        "    except OSError:\n"
+        "        assert list(recogniser.people) == ['ann']\n"
+        "    else:\n"
+        "        raise AssertionError\n",
+    )
 
 
 @pytest.mark.parametrize("faces", [*(pytest.param(few, marks=pytest.mark.slow) for few in (8, 40)), 200])
@@ -366,6 +414,8 @@ def test_a_phones_code_does_as_facetpu(
         "nobody is called 'bøb'",
         f"a crop has {SIZE} x {SIZE} pixels of 3 bytes",
         f"{tmp_path / 'people.tsv'}: is of another model; enrol everybody again",
+        f"{tmp_path / 'people.tsv'}: is empty; delete it and enrol everybody again",
+        "true 0",  # who could not be written down is not known
     ]
 
 

@@ -13,8 +13,9 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,8 @@ from facetpu.portraits.render import Sitter
 from facetpu.portraits.shot import Shot
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
+
+from facetpu.serve.diary import Diary, Seen
 
 PAGE = Path(__file__).parents[1] / "facetpu" / "serve" / "page"
 # Yaw and pitch of a head, in the order in which the poses are asked for; left is the person's own.
@@ -248,6 +251,21 @@ def begin(page: Any, name: str) -> None:
     page.fill("#new-name", name)
 
 
+def rename(served: Served, name: str, other: str) -> None:
+    """As another device does."""
+    headers = {"X-Facetpu": "1", "Content-Type": "application/json"}
+    body = json.dumps({"name": other}).encode()
+    change = urllib.request.Request(f"{served.url}api/people/{name}", body, headers, method="PATCH")
+    urllib.request.urlopen(change).close()
+
+
+def hold(page: Any, address: str) -> Callable[[], None]:
+    """Have the next request for ``address`` wait; returns what lets it go on."""
+    held: list[Any] = []
+    page.route(address, lambda route: held.append(route), times=1)
+    return lambda: held[0].continue_()
+
+
 def wait_for_a_picture(page: Any) -> None:
     """Until the live picture shows; the page's own policy forbids Playwright's wait_for_function."""
     deadline = time.monotonic() + LONG / 1000
@@ -396,6 +414,10 @@ def test_two_names_of_one_person_are_merged_and_the_threshold_is_chosen(known, f
         expect(page.locator("#threshold-note")).to_have_text("Set. It holds from now on.")
         page.reload()
         expect(page.get_by_label("about 3 of 100")).to_be_checked()
+        page.route("**/api/threshold", lambda route: route.abort())
+        page.get_by_label("about 1 of 1,000").click()
+        expect(page.locator("#threshold-note")).to_have_text(re.compile("^The server does not answer"))
+        expect(page.get_by_label("about 3 of 100")).to_be_checked()
 
 
 @pytest.mark.slow
@@ -419,6 +441,90 @@ def test_photos_that_cannot_be_sent_are_refused_before(known, films, visit) -> N
         page.set_input_files("#photos", [file("bo.jpg", photos(BO)[0])])
         expect(state).to_have_text(re.compile("holds a slash or starts with a dot"))
         page.click("#close-new")
+        expect(page.locator("#known li")).to_have_count(1)
+
+
+@pytest.mark.slow
+def test_the_older_events_are_shown_as_far_as_the_server_tells_them_at_once(known, tmp_path, visit) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    diary, now = Diary(state), time.time()
+    for number in range(210):
+        diary.begin("0", number, Seen("Ana", 0.7, now, False, 1), now, None, kept_from=now)
+    diary.close()
+    with serving(known, "--state", state) as served:
+        page = visit(served.url)
+        rows, older = page.locator("#seen li"), page.locator("#older")
+        for count in [*range(12, 199, 12), 199]:
+            expect(rows).to_have_count(count)
+            if count < 199:
+                older.click()
+        expect(older).to_be_hidden()
+        page.select_option("#whose", "Ana")
+        expect(rows).to_have_count(12)
+
+
+@pytest.mark.slow
+def test_a_row_is_shown_anew_with_each_change_and_day_and_keeps_nothing_of_the_one_before(
+    known, visit
+) -> None:
+    with serving(known) as served:
+        page = visit(served.url)
+        page.evaluate("""async () => {
+            const {button, make, showRows} = await import('/static/dom.js');
+            const list = document.body.appendChild(make('ul'));
+            const row = () => make('li', {}, button('Do', () => {}));
+            window.show = (seen) => showRows(list, [{id: 1, seen}], ({id}) => id, row);
+            show(0);
+            window.first = new WeakRef(list.firstChild);
+            list.querySelector('button').focus();
+            show(1);
+            window.second = list.firstChild;
+            window.focused = document.activeElement === window.second.querySelector('button');
+            window.stays = () => (show(1), list.firstChild === window.second);
+        }""")
+        page.wait_for_timeout(100)  # a WeakRef holds on until its task is over
+        page.context.new_cdp_session(page).send("HeapProfiler.collectGarbage")
+        assert page.evaluate("[window.focused, window.first.deref() === undefined]") == [True, True]
+        assert page.evaluate("window.stays()")
+        page.clock.set_fixed_time(time.time() + 86400)
+        assert not page.evaluate("window.stays()")
+
+
+@pytest.mark.slow
+def test_photos_chosen_while_others_are_looked_at_are_not_taken_without_a_word(known, visit) -> None:
+    with serving(known) as served:
+        page = visit(served.url)
+        state = page.locator("#upload-state")
+        expect(page.locator("#known")).to_contain_text("Ana")
+        begin(page, "Bo")
+        go_on = hold(page, "**/photos")
+        with page.expect_request("**/photos"):
+            page.set_input_files("#photos", [file("bo.jpg", photos(BO)[0])])
+        page.click("#close-new")
+        begin(page, "Cy")
+        page.set_input_files("#photos", [file("cy.jpg", photos(BO)[1])])
+        expect(state).to_have_text(
+            "The photos before are still being looked at; choose again when they are done."
+        )
+        go_on()
+        expect(page.locator("#outcome")).to_have_text("Bo is known now, by 1 photo.")
+        expect(page.locator("#uploaded li")).to_have_count(0)
+        page.set_input_files("#photos", [file("no.jpg", b"no picture")])
+        expect(state).to_have_text("None of the photos could be used.")
+
+
+@pytest.mark.slow
+def test_who_changed_elsewhere_meanwhile_can_be_asked_to_be_erased_or_merged(known, visit) -> None:
+    with serving(known) as served:
+        page = visit(served.url)
+        page.get_by_role("button", name="Change Ana").click()
+        rename(served, "Ana", "Ann")
+        expect(page.locator("#known")).to_contain_text("Ann")
+        page.click("#erase-person")
+        expect(page.locator("#question-title")).to_have_text("Erase Ana?")
+        page.click("#yes")
+        expect(page.locator("#person-problem")).to_have_text(re.compile("Ana"))
         expect(page.locator("#known li")).to_have_count(1)
 
 
@@ -483,7 +589,7 @@ def test_a_server_that_went_is_found_again(known, films, visit) -> None:
     with serving(known, "--camera", films["ana"], port=port) as served:
         page = visit(served.url)
         expect(page.locator("#faces")).to_have_text("Ana")
-    expect(page.locator("#state")).to_have_text(re.compile("does not answer|is gone"))
+    expect(page.locator("#state")).to_have_text(re.compile("^The server does not answer"))
     page.click("#add")
     page.fill("#new-name", "Bo")
     page.set_input_files("#photos", [file("bo.jpg", photos(BO)[0])])
@@ -514,6 +620,12 @@ def test_a_camera_that_is_not_there_is_told_and_another_can_be_watched(known, fi
         expect(page.locator("#faces")).to_have_text("Ana")
 
 
+HIDE = """(hidden) => {
+    Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});
+    document.dispatchEvent(new Event('visibilitychange'));
+}"""
+
+
 @pytest.mark.slow
 def test_a_hidden_page_lets_its_streams_go(known, films, visit) -> None:
     with serving(known, "--camera", films["ana"]) as served:
@@ -523,19 +635,64 @@ def test_a_hidden_page_lets_its_streams_go(known, films, visit) -> None:
         ended: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         page.on("requestfailed", lambda request: ended.append(request.url))
-        hide = """(hidden) => {
-            Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});
-            document.dispatchEvent(new Event('visibilitychange'));
-        }"""
-        page.evaluate(hide, True)
+        page.evaluate(HIDE, True)
         page.wait_for_timeout(1000)
         del asked[:]
         page.wait_for_timeout(4000)
         assert asked == []
         assert {address.split("/")[-1].split("?")[0] for address in ended} >= {"notices"}
-        page.evaluate(hide, False)
+        page.evaluate(HIDE, False)
         expect(page.locator("#faces")).to_have_text("Ana")
         wait_for_a_picture(page)
+
+
+@pytest.mark.slow
+def test_a_page_may_be_hidden_and_shown_while_it_loads(known, films, visit) -> None:
+    def loading(page: Any) -> Callable[[], None]:
+        """Load the page anew, up to its list of people; returns what lets it go on."""
+        go_on = hold(page, "**/api/people")
+        with page.expect_request("**/api/people"):
+            page.reload()
+        return go_on
+
+    with serving(known, "--camera", films["ana"]) as served:
+        page = visit(served.url)
+        expect(page.locator("#faces")).to_have_text("Ana")
+        go_on = loading(page)
+        page.evaluate(HIDE, True)
+        go_on()
+        expect(page.locator("#state")).to_have_text("1 camera watching · 1 person known")
+        expect(page.locator("#picture")).not_to_have_attribute("src", re.compile(""))
+        go_on = loading(page)
+        page.evaluate(HIDE, True)
+        page.evaluate(HIDE, False)
+        go_on()
+        wait_for_a_picture(page)
+        rename(served, "Ana", "Ann")
+        expect(page.locator("#known")).to_contain_text("Ann")  # it listens
+
+
+@pytest.mark.slow
+def test_a_page_too_many_says_so_until_another_is_closed(known, visit) -> None:
+    with serving(known) as served, ExitStack() as others:
+        for _ in range(8):
+            others.enter_context(urllib.request.urlopen(f"{served.url}api/notices"))
+        page = visit(served.url)
+        state = page.locator("#state")
+        expect(state).to_have_text("Too many pages are open; close one. It is asked again…")
+        expect(page.locator("#known")).to_contain_text("Ana")
+        others.close()
+        expect(state).to_have_text("No camera is watching · 1 person known")
+
+
+@pytest.mark.slow
+def test_an_answer_that_is_cut_off_is_asked_for_again(known, films, visit) -> None:
+    with serving(known, "--camera", films["ana"]) as served:
+        page = visit(served.url)
+        page.route("**/api/people", lambda route: route.fulfill(body='{"people": [{'), times=1)
+        page.reload()
+        expect(page.locator("#state")).to_have_text(re.compile("^The server does not answer"))
+        expect(page.locator("#state")).to_have_text("1 camera watching · 1 person known")
 
 
 # --- for thumbs, keyboards and screen readers

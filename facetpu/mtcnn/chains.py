@@ -13,11 +13,20 @@ from typing import Any, NamedTuple, Sequence
 import numpy as np
 
 from ..tflite.model import op_name, read_model, tensor_data
-from ..tflite.schema import Padding
+from ..tflite.schema import Padding, new
 from .compiled import find_library
 
 # As in _networks.c.
 _PANEL, _KERNEL, _LAYERS = 16, 3, 8
+
+# The options of what _networks.c computes; all others are TFLite's.
+_CONVOLUTION = new("Conv2DOptions", padding=Padding.VALID, stride_w=1, stride_h=1)
+_DENSE = new("FullyConnectedOptions")
+_MAXIMA = [
+    new("Pool2DOptions", padding=padding, stride_w=2, stride_h=2, filter_width=side, filter_height=side)
+    for padding in Padding
+    for side in range(2, _KERNEL + 1)
+]
 
 _FEWEST_INPUTS = 8  # of a convolution whose transforms cost less than they save
 # What F(3, 3) with the points 0, 1, -1, 2 and infinity makes of a kernel, in one direction.
@@ -30,7 +39,7 @@ class Layer(NamedTuple):
     """A convolution, its PReLU, and the maxima after it.
 
     Attributes:
-        kernel: float32 [outputs, rows, columns, inputs].
+        kernel: float32 [outputs, side, side, inputs].
         bias: float32 [outputs].
         slopes: float32 [outputs], of negative values; 1 where there is no PReLU.
         pool: side of the squares that maxima are taken of, 2 apart; 1 for no maxima.
@@ -132,7 +141,7 @@ class Chain:
 
 
 def read_chain(path: Path) -> Chain | None:
-    """The chain in a .tflite file; None if it is made of anything else.
+    """The chain in a .tflite file; None if ``_networks.c`` cannot run all of it, from its input on.
 
     Raises:
         FacetpuError: the file is damaged.
@@ -146,30 +155,45 @@ def read_chain(path: Path) -> Chain | None:
         constants = (tensor_data(model, graph.tensors[index]) for index in operator.inputs[1:])
         arrays = [array for array in constants if array is not None]
         layers = dense or convolutions
-        if name == "CONV_2D" and not dense and len(arrays) == 2:
+        if name == "CONV_2D" and options == _CONVOLUTION and not dense and len(arrays) == 2:
             convolutions.append(Layer(arrays[0], arrays[1], np.ones(len(arrays[1]))))
-        elif name == "FULLY_CONNECTED" and len(arrays) == 2:
+        elif name == "FULLY_CONNECTED" and options == _DENSE and len(arrays) == 2:
             dense.append(Layer(arrays[0][:, None, None], arrays[1], np.ones(len(arrays[1]))))
         elif name == "PRELU" and layers and len(arrays) == 1:
             layers[-1] = layers[-1]._replace(slopes=arrays[0].reshape(-1))
-        elif name == "MAX_POOL_2D" and layers:
+        elif name == "MAX_POOL_2D" and options in _MAXIMA and convolutions and not dense:
             beyond = options.padding == Padding.SAME
             layers[-1] = layers[-1]._replace(pool=int(options.filter_width), beyond=beyond)
         else:
             return None
-    return Chain(convolutions, dense) if _fits(convolutions) and (not dense or _fits(dense)) else None
+    shape = graph.tensors[graph.inputs[0]].shape
+    return Chain(convolutions, dense) if _fits(convolutions, dense, shape) else None
 
 
-def _fits(layers: Sequence[Layer]) -> bool:
-    """Whether ``_networks.c`` has room for these, and each takes what the one before gives."""
-    return 0 < len(layers) <= _LAYERS and all(
-        layer.kernel.ndim == 4
-        and max(layer.kernel.shape[1:3]) <= _KERNEL
-        and 1 <= layer.pool <= _KERNEL
-        and len(layer.kernel) == len(layer.bias) == len(layer.slopes)
-        and layer.kernel.shape[3] == (len(before.bias) if before else layer.kernel.shape[3])
-        for before, layer in zip([None, *layers], layers)
-    )
+def _fits(convolutions: Sequence[Layer], dense: Sequence[Layer], shape: Sequence[int]) -> bool:
+    """Whether ``_networks.c`` has room for these, and gives of images of ``shape`` what TFLite does."""
+    if len(shape) != 4 or not convolutions or max(len(convolutions), len(dense)) > _LAYERS:
+        return False
+    # Without dense layers images may be of an odd size, whose squares of 3 TFLite begins before the edge.
+    if not dense and any(layer.beyond and layer.pool == 3 for layer in convolutions):
+        return False
+    left = _left(convolutions, shape[1:])
+    return left is not None and _left(dense, (1, 1, int(np.prod(left)))) is not None
+
+
+def _left(layers: Sequence[Layer], shape: Sequence[int]) -> Sequence[int] | None:
+    """[height, width, outputs] that ``layers`` leave of an image of ``shape``; None if one cannot take it."""
+    height, width, inputs = shape
+    for layer in layers:
+        kernel = layer.kernel
+        if kernel.ndim != 4 or not 1 <= kernel.shape[1] == kernel.shape[2] <= _KERNEL:
+            return None
+        if not len(kernel) == len(layer.bias) == len(layer.slopes) or kernel.shape[3] != inputs:
+            return None
+        height, width, inputs = layer.output_size(height), layer.output_size(width), len(kernel)
+        if min(height, width) < 1:
+            return None
+    return height, width, inputs
 
 
 def _panels(rows: np.ndarray) -> np.ndarray:

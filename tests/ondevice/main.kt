@@ -8,11 +8,11 @@ import java.nio.ByteOrder
 fun main(arguments: Array<String>) {
     val (bundle, folder) = arguments.map(::File)
     val out = StringBuilder()
-    fun open() = Faces(
+    fun open(people: String = "people.tsv") = Faces(
         bundle.resolve("recogniser.tflite").readBytes(),
         bundle.resolve("labels.txt").readLines(),
         bundle.resolve("strangers.tsv").readLines(),
-        folder.resolve("people.tsv"),
+        folder.resolve(people),
     )
     val faces = open()
     val bytes = faces.size * faces.size * 3
@@ -44,6 +44,10 @@ fun main(arguments: Array<String>) {
     val people = folder.resolve("people.tsv")
     people.writeText("another\n" + people.readLines().drop(1).joinToString("\n"))
     out.appendLine(refusal { open() })
+    people.writeText("")
+    out.appendLine(refusal { open() })
+    val nowhere = open("nowhere/people.tsv")
+    out.appendLine("${runCatching { nowhere.enrol("one", rows) }.isFailure} ${nowhere.people.size}")
     folder.resolve("out.txt").writeText(out.toString())
 }
 

@@ -6,8 +6,8 @@ let bundle = URL(fileURLWithPath: CommandLine.arguments[1])
 let folder = URL(fileURLWithPath: CommandLine.arguments[2])
 var out: [String] = []
 
-func open() throws -> Faces {
-  try Faces(folder: bundle, people: folder.appendingPathComponent("people.tsv"))
+func open(_ people: String = "people.tsv") throws -> Faces {
+  try Faces(folder: bundle, people: folder.appendingPathComponent(people))
 }
 
 func bytes(_ name: String) throws -> [UInt8] {
@@ -71,4 +71,9 @@ out.append(refusal { _ = try faces.embed([1, 2, 3]) })
 let table = try text("people.tsv").split(separator: "\n").dropFirst()
 try put("people.tsv", Data((["another"] + table.map(String.init)).joined(separator: "\n").utf8))
 out.append(refusal { _ = try open() })
+try put("people.tsv", Data())
+out.append(refusal { _ = try open() })
+let nowhere = try open("nowhere/people.tsv")
+let failed = (try? nowhere.enrol("one", rows)) == nil
+out.append("\(failed) \(nowhere.people.count)")
 try put("out.txt", Data((out.joined(separator: "\n") + "\n").utf8))

@@ -25,6 +25,7 @@
 package facetpu
 
 import java.io.File
+import java.io.FileOutputStream
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 import java.util.Base64
@@ -79,15 +80,16 @@ class Faces(
 
     private val header = strangers.first()
     private val others = strangers.drop(1).map(::decoded)
-    private val known = LinkedHashMap<String, MutableList<FloatArray>>()
+    private var known: Map<String, List<FloatArray>>
 
     /** The names of those who are enrolled. */
     val people: Set<String> get() = known.keys
 
     init {
         val lines = if (file.exists()) file.readLines() else listOf(header)
+        require(lines.isNotEmpty()) { "$file: is empty; delete it and enrol everybody again" }
         require(lines.first() == header) { "$file: is of another model; enrol everybody again" }
-        lines.drop(1).map(::decoded).forEach { (name, face) -> known.getOrPut(name, ::mutableListOf).add(face) }
+        known = lines.drop(1).map(::decoded).groupBy({ it.first }, { it.second })
     }
 
     /** The embedding of a face, of length 1; [crop] is red, green, blue of each pixel. */
@@ -127,14 +129,13 @@ class Faces(
     /** Add faces of a person, who may be new. */
     fun enrol(name: String, embeddings: List<FloatArray>) {
         require(name.isNotBlank() && name.none(Char::isISOControl)) { "'$name' is no name" }
-        known.getOrPut(name, ::mutableListOf).addAll(embeddings)
-        write()
+        keep(known + (name to known[name].orEmpty() + embeddings))
     }
 
     /** Forget a person. */
     fun erase(name: String) {
-        requireNotNull(known.remove(name)) { "nobody is called '$name'" }
-        write()
+        require(name in known) { "nobody is called '$name'" }
+        keep(known - name)
     }
 
     override fun close() = interpreter.close()
@@ -151,11 +152,16 @@ class Faces(
         return FloatArray(row.capacity()) { ((row.get(it).toInt() and 255) - form.zeroPoint) * form.scale }
     }
 
-    private fun write() {
-        val lines = known.flatMap { (name, faces) -> faces.map { "$name\t${encoded(it)}" } }
+    /** Write [people] down; then they are those who are known. */
+    private fun keep(people: Map<String, List<FloatArray>>) {
+        val lines = people.flatMap { (name, faces) -> faces.map { "$name\t${encoded(it)}" } }
         val new = File(file.path + ".new")
-        new.writeText((listOf(header) + lines).joinToString("\n", postfix = "\n"))
+        FileOutputStream(new).use {
+            it.write((listOf(header) + lines).joinToString("\n", postfix = "\n").toByteArray())
+            it.fd.sync()
+        }
         check(new.renameTo(file)) { "$file: cannot be written" } // whole or not at all
+        known = people
     }
 }
 

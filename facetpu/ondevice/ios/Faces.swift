@@ -15,10 +15,12 @@
 // with the pixels of a CGImage as `photo`:
 //
 //     var photo = Photo(width: image.width, height: image.height)
-//     CGContext(data: &photo.rgba, width: photo.width, height: photo.height, bitsPerComponent: 8,
-//               bytesPerRow: photo.width * 4, space: CGColorSpace(name: CGColorSpace.sRGB)!,
-//               bitmapInfo: CGImageAlphaInfo.noneSkipLast.rawValue)!
-//         .draw(image, in: CGRect(x: 0, y: 0, width: photo.width, height: photo.height))
+//     photo.rgba.withUnsafeMutableBytes {
+//       CGContext(data: $0.baseAddress, width: image.width, height: image.height, bitsPerComponent: 8,
+//                 bytesPerRow: image.width * 4, space: CGColorSpace(name: CGColorSpace.sRGB)!,
+//                 bitmapInfo: CGImageAlphaInfo.noneSkipLast.rawValue)!
+//         .draw(image, in: CGRect(x: 0, y: 0, width: image.width, height: image.height))
+//     }
 //
 // The landmarks are five points (x, y) in pixels from the upper left: left eye, right eye, nose, left and right
 // corner of the mouth, left as one sees it. Any face detector with landmarks gives them, Apple's Vision for one;
@@ -84,6 +86,9 @@ final class Faces {
     self.file = file
     if FileManager.default.fileExists(atPath: file.path) {
       let known = try lines(of: file)
+      guard !known.isEmpty else {
+        throw FacesError(errorDescription: "\(file.path): is empty; delete it and enrol everybody again")
+      }
       guard known.first == header else {
         throw FacesError(errorDescription: "\(file.path): is of another model; enrol everybody again")
       }
@@ -137,16 +142,15 @@ final class Faces {
     guard !name.isEmpty, name.rangeOfCharacter(from: .controlCharacters) == nil else {
       throw FacesError(errorDescription: "'\(name)' is no name")
     }
-    people[name, default: []] += embeddings
-    try write()
+    try keep(people.merging([name: embeddings], uniquingKeysWith: +))
   }
 
   /// Forget a person.
   func erase(_ name: String) throws {
-    guard people.removeValue(forKey: name) != nil else {
+    guard people[name] != nil else {
       throw FacesError(errorDescription: "nobody is called '\(name)'")
     }
-    try write()
+    try keep(people.filter { $0.key != name })
   }
 
   /// One of the two outputs, 0 the probabilities and 1 the embedding, in real numbers.
@@ -161,12 +165,14 @@ final class Faces {
     return tensor.data.map { Float(Int($0) - form.zeroPoint) * form.scale }
   }
 
-  private func write() throws {
+  /// Write `people` down; then they are those who are known.
+  private func keep(_ people: [String: [[Float]]]) throws {
     let table = people.sorted { $0.key < $1.key }.flatMap { person in
       person.value.map { "\(person.key)\t\(encoded($0))" }
     }
     let text = ([header] + table).joined(separator: "\n") + "\n"
     try Data(text.utf8).write(to: file, options: .atomic)  // whole or not at all
+    self.people = people
   }
 }
 

@@ -99,30 +99,34 @@ class Recogniser:
         """Add faces of a person, who may be new."""
         if not name or not name.isprintable():
             raise ValueError(f"{name!r}: is no name")
-        self.people.setdefault(name, []).extend(embeddings)
-        self._write()
+        self._keep({**self.people, name: [*self.people.get(name, []), *embeddings]})
 
     def erase(self, name: str) -> None:
         """Forget a person."""
-        del self.people[name]
-        self._write()
+        if name not in self.people:
+            raise ValueError(f"nobody is called {name!r}")
+        self._keep({other: faces for other, faces in self.people.items() if other != name})
 
     def _run(self, crop: Image.Image, output: dict) -> np.ndarray:
         if crop.size != (self.size, self.size):
-            raise ValueError(f"a crop has {self.size} x {self.size} pixels, not {crop.size}")
+            raise ValueError(f"a crop has {self.size} x {self.size} pixels, not {crop.width} x {crop.height}")
         self._runner.set_tensor(self._image["index"], np.asarray(crop.convert("RGB"))[None])
         self._runner.invoke()
         return self._runner.get_tensor(output["index"]).ravel().astype(np.float32)
 
-    def _write(self) -> None:
+    def _keep(self, people: dict[str, list[np.ndarray]]) -> None:
+        """Write ``people`` down; then they are those who are known."""
         lines = [self._header]
-        for name, faces in self.people.items():
+        for name, faces in people.items():
             lines += [f"{name}\t{base64.b64encode(face.astype('<f4').tobytes()).decode()}" for face in faces]
         new = self._file.with_suffix(".new")
         only_mine = os.open(new, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
         with open(only_mine, "w", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(new, self._file)  # whole or not at all
+        self.people = people
 
 
 def align(photo: Image.Image, landmarks: np.ndarray, size: int) -> Image.Image:
@@ -158,32 +162,45 @@ def _mean(faces: list[np.ndarray]) -> np.ndarray:
 
 def _read(path: Path) -> tuple[str, list[tuple[str, np.ndarray]]]:
     """The first line, which is the model's; and on each other line a name and an embedding."""
-    header, *lines = path.read_text(encoding="utf-8").splitlines()
-    pairs = [line.split("\t") for line in lines]
-    return header, [(name, np.frombuffer(base64.b64decode(code), "<f4")) for name, code in pairs]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    if not lines:
+        raise ValueError(f"{path}: is empty; delete it and enrol everybody again")
+    pairs = [line.split("\t") for line in lines[1:]]
+    return lines[0], [(name, np.frombuffer(base64.b64decode(code), "<f4")) for name, code in pairs]
 
 
-def _crop(path: str) -> Image.Image:
-    with Image.open(path) as image:
-        return ImageOps.exif_transpose(image).convert("RGB")
+def _embed(recogniser: Recogniser, path: str) -> np.ndarray:
+    """The embedding of the crop in a file."""
+    try:
+        with Image.open(path) as image:
+            return recogniser.embed(ImageOps.exif_transpose(image))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # as Pillow raises them
+        raise ValueError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _run(command: str, arguments: list[str]) -> None:
+    folder = Path(__file__).resolve().parent
+    recogniser = Recogniser(folder, folder / "people.tsv")
+    if command == "enrol" and len(arguments) > 1:
+        name, *crops = arguments
+        recogniser.enrol(name, [_embed(recogniser, path) for path in crops])
+    elif command == "erase" and len(arguments) == 1:
+        recogniser.erase(arguments[0])
+    elif command == "identify" and arguments:
+        for path in arguments:
+            who, cosine = recogniser.identify(_embed(recogniser, path))
+            print(f"{path}: {who or 'a stranger'} ({cosine:.3f}, threshold {recogniser.threshold():.3f})")
+    else:
+        sys.exit(__doc__)
 
 
 def main() -> None:
     """Enrol, identify or erase as the command line says."""
-    folder = Path(__file__).resolve().parent
-    recogniser = Recogniser(folder, folder / "people.tsv")
     command, *arguments = sys.argv[1:] or ["help"]
-    if command == "enrol" and len(arguments) > 1:
-        name, *crops = arguments
-        recogniser.enrol(name, [recogniser.embed(_crop(path)) for path in crops])
-    elif command == "erase" and arguments:
-        recogniser.erase(arguments[0])
-    elif command == "identify" and arguments:
-        for path in arguments:
-            who, cosine = recogniser.identify(recogniser.embed(_crop(path)))
-            print(f"{path}: {who or 'a stranger'} ({cosine:.3f}, threshold {recogniser.threshold():.3f})")
-    else:
-        sys.exit(__doc__)
+    try:
+        _run(command, arguments)
+    except (OSError, ValueError) as error:
+        sys.exit(f"faces.py: {error}")
 
 
 if __name__ == "__main__":

@@ -2,13 +2,12 @@
 
 import {sentence} from './dom.js';
 
-const LOG_IN_FIRST = 401;
+const NO_CONTENT = 204, LOG_IN_FIRST = 401;
 
 /** The server's answer is no; the message is its reason. */
 export class Refusal extends Error {
-  constructor(status, reason) {
+  constructor(reason) {
     super(sentence(reason));
-    this.status = status;
   }
 }
 
@@ -41,8 +40,11 @@ export async function ask(method, address, body, extra = {}) {
   } catch {
     throw new Gone();
   }
-  const answer = await response.json().catch(() => ({}));
+  const answer = await response.json().catch(() => {
+    if (response.ok && response.status !== NO_CONTENT) throw new Gone(); // in the middle of its answer
+    return {};
+  });
   if (response.ok) return answer;
   if (response.status === LOG_IN_FIRST && address !== url('session')) document.dispatchEvent(new Event('logged-out'));
-  throw new Refusal(response.status, answer.error ?? `The server says ${response.status} ${response.statusText}`);
+  throw new Refusal(answer.error ?? `The server says ${response.status} ${response.statusText}`);
 }

@@ -40,27 +40,28 @@ export function moment(seconds) {
 /** How long something took: "20 s", "3 min". */
 export const duration = (seconds) => (seconds < 60 ? `${Math.max(1, Math.round(seconds))} s` : `${Math.round(seconds / 60)} min`);
 
-const shown = new WeakMap(); // of each row its key and the item it was made of
+const shown = new WeakMap(); // of each row its key, and the item and the day it was made of
 
 /**
  * Show `items` as the rows of a list. A row whose item is what it was stays the element it is, so that nothing
- * flickers, and whoever has come to a button by keyboard stays there.
+ * flickers, and whoever has come to a button by keyboard stays there; but on another day a moment reads otherwise.
  */
 export function showRows(list, items, keyOf, rowOf) {
+  const today = new Date().toDateString();
   const before = new Map([...list.children].map((row) => [shown.get(row).key, row]));
-  const focused = document.activeElement;
   const rows = items.map((item) => {
-    const key = keyOf(item), state = JSON.stringify(item), old = before.get(key);
+    const key = keyOf(item), state = JSON.stringify([item, today]), old = before.get(key);
     if (old && shown.get(old).state === state) return old;
     const row = rowOf(item);
-    shown.set(row, {key, state, replaces: old});
+    shown.set(row, {key, state});
     return row;
   });
-  const place = rows.map((row) => shown.get(row).replaces?.contains(focused) ? row : null).find(Boolean);
-  const index = place && [...shown.get(place).replaces.querySelectorAll('button')].indexOf(focused);
+  const focused = document.activeElement, left = [...list.children].find((row) => row.contains(focused));
+  const heir = left && rows.find((row) => shown.get(row).key === shown.get(left).key);
+  const index = heir && [...left.querySelectorAll('button')].indexOf(focused);
   for (const row of [...list.children]) if (!rows.includes(row)) row.remove();
   rows.forEach((row, at) => list.children[at] === row || list.insertBefore(row, list.children[at] ?? null));
-  if (place) place.querySelectorAll('button')[index]?.focus();
+  if (heir !== left) heir?.querySelectorAll('button')[index]?.focus();
 }
 
 export const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));

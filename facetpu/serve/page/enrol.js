@@ -4,7 +4,7 @@ import {ask, erase, get, Gone, post, Refusal, url} from './api.js';
 import {count, element, make, named, pause, sentence} from './dom.js';
 import {cameraName, house} from './house.js';
 import {rest, stop, stream, watch} from './live.js';
-import {attempt, say} from './say.js';
+import {attempt, busy, say} from './say.js';
 
 const MOST = 10, MEGABYTE = 2 ** 20, LARGEST = 10, ALL = 40; // photos in one go, and their megabytes
 const LOOK = 400; // milliseconds between two looks at how far an enrolment is
@@ -12,6 +12,7 @@ const POSES = {front: 'Front', left: 'Left', right: 'Right', up: 'Up', down: 'Do
 
 const dialog = element('new-person'), guideDialog = element('guide');
 const sayUpload = (text) => (element('upload-state').textContent = text);
+let opened = 0; // how often the dialog was
 
 /** Ask for somebody's name, and how they are to be shown; a `name` is somebody's who gets more photos. */
 export function openNewPerson(name = '') {
@@ -25,6 +26,7 @@ export function openNewPerson(name = '') {
   element('uploaded').replaceChildren();
   sayUpload(cameras.length ? '' : 'There is no camera at present: choose photos.');
   noteName();
+  opened += 1;
   dialog.showModal();
 }
 
@@ -52,11 +54,15 @@ for (const id of ['photos', 'snapshot']) {
   element(id).onchange = ({target}) => {
     const photos = [...target.files], name = givenName();
     target.value = '';
-    if (name && photos.length) attempt(element('ways'), () => upload(name, photos), sayUpload);
+    if (!name || !photos.length) return;
+    const ways = element('ways'), since = opened, here = () => dialog.open && opened === since;
+    if (busy(ways)) return sayUpload('The photos before are still being looked at; choose again when they are done.');
+    attempt(ways, () => upload(name, photos, here), (reason) => (here() ? sayUpload(reason) : say(reason, true)));
   };
 }
 
-async function upload(name, photos) {
+/** Send photos of somebody; what became of them is shown in the dialog if that is still `here`. */
+async function upload(name, photos, here) {
   element('uploaded').replaceChildren();
   const size = photos.reduce((sum, photo) => sum + photo.size, 0);
   if (photos.length > MOST) return sayUpload(`These are ${photos.length} photos; choose ${MOST} at most.`);
@@ -67,6 +73,7 @@ async function upload(name, photos) {
   const form = new FormData();
   for (const photo of photos) form.append('photos', photo);
   const enrolled = await ask('POST', url('people', name, 'photos'), form);
+  if (!here()) return say(learnt(enrolled), !enrolled.added);
   const reasons = new Map(enrolled.refused.map(({photo, text}) => [photo, text]));
   element('uploaded').append(...photos.map((photo, index) => outcome(photo, reasons.get(`photo ${index + 1}`))));
   sayUpload(learnt(enrolled));

@@ -7,6 +7,7 @@ import {portrait} from './people.js';
 import {attempt, confirmed, say} from './say.js';
 
 const PAGE = 12; // events shown at first, and more at each "older"
+const MOST = 199; // of them; the server tells 200 at once, the last for whether there are more
 const NOBODY = 'nobody', NEW = 'new', PERSON = 'person '; // what is chosen in a correction
 
 const dialog = element('correction'), problem = (reason) => (element('correction-problem').textContent = reason);
@@ -21,7 +22,7 @@ export async function showEvents() {
   const {events} = await ask('GET', `${url('events')}?${query}`);
   element('nothing').hidden = events.length > 0;
   element('nothing').textContent = whose ? `${whose} was not seen yet.` : 'Nobody was seen yet.';
-  element('older').hidden = events.length <= wanted;
+  element('older').hidden = events.length <= wanted || wanted === MOST;
   const shown = events.slice(0, wanted).map(({sightings, track, cosine, ended, ...event}) =>
     (event.present ? {...event, ended: null} : {...event, ended, cosine})); // what changes with each frame is not shown
   showRows(element('seen'), shown, ({id}) => id, row);
@@ -125,6 +126,6 @@ element('whose').onchange = () => {
   attempt(element('whose'), showEvents);
 };
 element('older').onclick = ({currentTarget}) => {
-  wanted += PAGE;
+  wanted = Math.min(wanted + PAGE, MOST);
   attempt(currentTarget, showEvents);
 };

@@ -13,7 +13,7 @@ import {showThreshold} from './threshold.js';
 const FIRST_WAIT = 1000, LONGEST_WAIT = 10000; // milliseconds until a server that is gone is asked again
 const SETTLING = 300; // milliseconds in which several notices are one reason to ask
 
-let line = null, connecting = false;
+let line = null, connecting = false, due = false; // whether to get in anew
 
 document.addEventListener('visibilitychange', () => (document.hidden ? disconnect() : connect()));
 document.addEventListener('logged-out', () => location.reload());
@@ -22,12 +22,22 @@ addEventListener('hashchange', async () => {
 });
 connect();
 
-/** Get in, show all there is, and listen; ask again and again until the server answers. */
+/** Get in, show all there is, and listen; ask again and again until the server answers or the page is hidden. */
 async function connect() {
-  if (connecting || document.hidden) return;
+  due = true;
+  if (connecting) return;
   connecting = true;
-  for (let wait = FIRST_WAIT; !(await reached()); wait = Math.min(2 * wait, LONGEST_WAIT)) await pause(wait);
-  connecting = false;
+  try {
+    for (let wait = FIRST_WAIT; due && !document.hidden; wait = Math.min(2 * wait, LONGEST_WAIT)) {
+      due = false;
+      if (await reached()) continue;
+      due = true;
+      await pause(wait);
+    }
+  } finally {
+    connecting = false;
+  }
+  if (document.hidden) disconnect(); // while it was being shown
 }
 
 async function reached() {
@@ -48,15 +58,15 @@ async function showHouse() {
   for (const id of ['house', 'tabs']) element(id).hidden = false;
   element('log-in').hidden = true;
   disconnect();
-  line = new Line(hear, async () => {
+  const {stands} = line = new Line(hear, async () => {
     disconnect();
-    state('The server is gone. It is asked again…', true);
     await pause(FIRST_WAIT);
     connect();
   });
   await Promise.all([watch(), showPeople(), showThreshold()]);
   await showEvents(); // they name people and cameras
   await showState();
+  if (!(await stands)) throw new Refusal('too many pages are open; close one');
 }
 
 function disconnect() {

@@ -7,7 +7,7 @@ import {house} from './house.js';
 import {attempt, confirmed, say} from './say.js';
 
 const dialog = element('person'), problem = (reason) => (element('person-problem').textContent = reason);
-let open = null; // the name of the person whose dialog is open
+let open = null; // the person whose dialog is open, as they were then
 
 /** Show the people as the server knows them now. */
 export async function showPeople() {
@@ -28,13 +28,13 @@ const about = ({photos, last_seen: seen}) =>
   [count(photos, 'photo'), ' · ', ...(seen === null ? ['not seen yet'] : ['last seen ', moment(seen)])];
 
 function openPerson(person) {
-  open = person.name;
+  open = person;
   element('person-portrait').hidden = !person.portrait;
   if (person.portrait) element('person-portrait').src = portrait(person).src;
-  element('person-name').replaceChildren(named(open));
+  element('person-name').replaceChildren(named(person.name));
   element('person-about').replaceChildren(...about(person));
-  element('other-name').value = open;
-  const others = house.people.filter(({name}) => name !== open);
+  element('other-name').value = person.name;
+  const others = house.people.filter(({name}) => name !== person.name);
   element('merge').hidden = !others.length;
   element('merge-into').replaceChildren(...others.map(({name}) => make('option', {value: name}, name)));
   problem('');
@@ -50,44 +50,44 @@ async function done(text) {
 element('close-person').onclick = () => dialog.close();
 element('more-photos').onclick = () => {
   dialog.close();
-  openNewPerson(open);
+  openNewPerson(open.name);
 };
 
 element('rename').onsubmit = (event) => {
   event.preventDefault();
-  const name = element('other-name').value.trim();
-  if (!name || name === open) return dialog.close();
+  const name = element('other-name').value.trim(), before = open.name;
+  if (!name || name === before) return dialog.close();
   attempt(element('rename'), async () => {
-    await change({name}, 'people', open);
-    await done(`${open} is called ${name} now.`);
+    await change({name}, 'people', before);
+    await done(`${before} is called ${name} now.`);
   }, problem);
 };
 
 element('merge').onsubmit = async (event) => {
   event.preventDefault();
-  const into = element('merge-into').value, {photos} = house.people.find(({name}) => name === open);
+  const into = element('merge-into').value, {name, photos} = open;
   const sure = await confirmed({
-    title: `Are ${open} and ${into} one person?`,
-    text: `The ${count(photos, 'photo')} of ${open} and all that ${open} was seen in become ${into}'s. `
-      + `The name ${open} is lost. This cannot be undone.`,
+    title: `Are ${name} and ${into} one person?`,
+    text: `The ${count(photos, 'photo')} of ${name} and all that ${name} was seen in become ${into}'s. `
+      + `The name ${name} is lost. This cannot be undone.`,
     yes: 'Merge', no: 'Leave them apart',
   });
   if (sure) attempt(element('merge'), async () => {
-    await post({into}, 'people', open, 'merge');
-    await done(`${open} is ${into} now.`);
+    await post({into}, 'people', name, 'merge');
+    await done(`${name} is ${into} now.`);
   }, problem);
 };
 
 element('erase-person').onclick = async ({currentTarget}) => {
-  const {photos} = house.people.find(({name}) => name === open);
+  const {name, photos} = open;
   const sure = await confirmed({
-    title: `Erase ${open}?`,
-    text: `What was learnt from ${count(photos, 'photo')} of ${open} is lost, with the portrait, and the picture and name `
-      + `on everything that ${open} was seen in. ${open} will be a stranger. This cannot be undone.`,
-    yes: `Erase ${open}`, no: 'Keep',
+    title: `Erase ${name}?`,
+    text: `What was learnt from ${count(photos, 'photo')} of ${name} is lost, with the portrait, and the picture and name `
+      + `on everything that ${name} was seen in. ${name} will be a stranger. This cannot be undone.`,
+    yes: `Erase ${name}`, no: 'Keep',
   });
   if (sure) attempt(currentTarget, async () => {
-    await erase('people', open);
-    await done(`${open} is erased.`);
+    await erase('people', name);
+    await done(`${name} is erased.`);
   }, problem);
 };

@@ -21,12 +21,15 @@ export function say(text, problem = false) {
   fading = setTimeout(() => say(''), READING);
 }
 
+/** Whether something that `control` began is still under way. */
+export const busy = (control) => control.ariaBusy === 'true';
+
 /**
  * Do what the server may refuse; `tell` hears the reason, and '' first.
  * A second press of `control` before the first is answered does nothing.
  */
 export async function attempt(control, act, tell = (reason) => reason && say(reason, true)) {
-  if (control.ariaBusy === 'true') return;
+  if (busy(control)) return;
   control.ariaBusy = 'true';
   tell('');
   try {

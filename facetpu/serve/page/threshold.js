@@ -4,10 +4,14 @@ import {get, put} from './api.js';
 import {choice, element, make} from './dom.js';
 import {attempt} from './say.js';
 
+let last = null; // what the server said last
+
 /** Show the threshold as the server has it now. */
 export const showThreshold = async () => show(await get('threshold'));
 
-function show({cosine, false_accepts: now, choices}) {
+function show(threshold) {
+  last = threshold;
+  const {cosine, false_accepts: now, choices} = threshold;
   const all = [...choices];
   if (cosine !== null && !all.some((one) => one.false_accepts === now)) all.push({false_accepts: now, cosine});
   all.sort((one, other) => one.false_accepts - other.false_accepts);
@@ -36,4 +40,7 @@ function meaning(index, choices) {
 element('choices').onchange = ({target}) => attempt(element('threshold'), async () => {
   show(await put({false_accepts: Number(target.value)}, 'threshold'));
   element('threshold-note').textContent = 'Set. It holds from now on.';
-}, (reason) => (element('threshold-note').textContent = reason));
+}, (reason) => {
+  if (reason) show(last); // what was chosen does not hold
+  element('threshold-note').textContent = reason;
+});
