@@ -121,6 +121,11 @@ def test_an_item_that_kills_its_process_is_named_as_the_local_engine_names_it(en
     assert sorted(results[:-1]) == [item for item in range(100) if item != 30]
 
 
+def test_the_only_item_is_not_lost_with_its_process(engine: RayEngine) -> None:
+    expected = ["30 died of SIGKILL, most likely for want of memory"]
+    assert list(engine.each(die_at_thirty, [30], start, (0,), name_it)) == expected
+
+
 def test_an_item_whose_process_somebody_killed_is_done_after_all(engine: RayEngine, tmp_path: Path) -> None:
     items = [(str(tmp_path / "killed"), number) for number in range(20)]
     assert sorted(engine.each(die_once, items, start, (0,), name_it)) == list(range(20))

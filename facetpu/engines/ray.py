@@ -233,8 +233,9 @@ class _Team:
     def _feed(self, source: Iterator[Any], alone: bool) -> None:
         """Give the workers batches, one each before any gets a second."""
         ready = [hand for hand in self._hands if hand.node]
-        # Twice as many as fit, so that fewer mean that the end is near, when batches become smaller.
-        self._fill(source, 2 * AHEAD * sum(hand.size for hand in ready))
+        # Twice as many as fit, so that fewer mean that the end is near, when batches become smaller; and one
+        # while nobody is ready, since no item in turn and none given away is how the end is known.
+        self._fill(source, max(1, 2 * AHEAD * sum(hand.size for hand in ready)))
         for depth in range(1, 2 if alone else AHEAD + 1):
             for hand in ready:
                 if len(hand.calls) < depth and (self._queue or self._careful):

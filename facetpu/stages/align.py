@@ -277,6 +277,10 @@ def _align_what_is_left(journal: Journal, job: _Job, engine: Engine) -> None:
         answers = keep(answers, job.out / _RECORDS)
     for photo, record in progress(answers, STAGE, total, done=done, note=engine.status):
         journal.note(photo, record)
+    if left := total - journal.count(done=True):
+        raise FacetpuError(
+            f"{job.photos}: {left} of {total} photos were left undone; run the same command again"
+        )
 
 
 def _write_results(journal: Journal, job: _Job, desk: Path, inputs: dict[str, str]) -> dict[str, int]:
