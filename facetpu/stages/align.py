@@ -26,7 +26,7 @@ from ..alignment.journal import Entry, Journal, remove_journal
 from ..alignment.kept import keep, kept
 from ..alignment.review import REVIEW, write_review
 from ..alignment.shards import GATHERED, Shard, gather
-from ..artefacts import check_shared, digest, finished, new_folder, write_manifest
+from ..artefacts import check_shared, digest, finished, new_folder, write_bytes, write_manifest
 from ..board import ssd
 from ..engines import Engine
 from ..engines.local import Processes
@@ -391,7 +391,7 @@ def _write_crop(path: Path, crop: np.ndarray) -> None:
     try:
         write_crop(_incoming, crop)
         if is_remote(path):
-            path.write_bytes(_incoming.read_bytes())
+            write_bytes(path, _incoming.read_bytes())
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             os.replace(_incoming, path)

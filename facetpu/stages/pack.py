@@ -23,7 +23,7 @@ from ..labels import write_labels
 from ..nets.tensorflow import tf
 from ..people import people_under, photos_under
 from ..progress import progress
-from ..storage import as_path, is_remote, upload
+from ..storage import as_path, is_remote, read_bytes, upload
 from ..training.records import make_example, shard_name, shuffled, spread, write_shard
 
 log = logging.getLogger(__name__)
@@ -251,7 +251,7 @@ def _crashed(shard: _Shard, reason: str) -> NoReturn:
 
 def _example(crop: _Crop) -> bytes:
     """``crop`` as a serialised example: an RGB PNG, its own bytes if they are one, else written anew."""
-    data = crop.path.read_bytes()
+    data = read_bytes(crop.path)
     pixels = decode_image(io.BytesIO(data), crop.path)
     height, width = pixels.shape[:2]
     if height != width:
