@@ -52,6 +52,11 @@ def as_path(path: Any) -> Path:
     return path if is_remote(path) else Path(path)
 
 
+def absolute(path: Any) -> Path:
+    """``path`` as it means the same to an engine's workers, whatever folder they run in."""
+    return path if is_remote(path) else Path(path).absolute()
+
+
 def lies_in(path: Path, folder: Path) -> bool:
     """Whether ``path`` is somewhere below ``folder``."""
     if is_remote(path) or is_remote(folder):

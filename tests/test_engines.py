@@ -50,6 +50,24 @@ class Shuffled:
         return "all is well"
 
 
+class Elsewhere(Shuffled):
+    """An engine whose workers run in another folder than the command."""
+
+    def each(self, task: Any, items: Any, start: Any, arguments: Any, crashed: Any = None) -> Iterator[Any]:
+        def there(work: Any) -> Any:
+            def run(*given: Any) -> Any:
+                here = os.getcwd()
+                os.chdir("/")
+                try:
+                    return work(*given)
+                finally:
+                    os.chdir(here)
+
+            return run
+
+        return super().each(there(task), items, there(start), arguments)
+
+
 class Forgetful(Shuffled):
     """An engine that leaves the last item out and says nothing."""
 
@@ -108,6 +126,27 @@ def test_an_item_that_an_engine_leaves_out_is_noticed(tmp_path: Path) -> None:
         FacetpuError, match=r"crops: 1 of 12 photos were left undone; run the same command again"
     ):
         align(crops, tmp_path / "aligned", engine=Forgetful())
+
+
+def test_workers_in_other_folders_find_relative_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    crops = write_crops(Path("crops"), people=2, photos=6, size=16)
+    write_crops(Path("others"), people=2, photos=1, size=16)
+    Path("base.tflite").write_bytes(pixels_as_embedding(16))
+    assert align(crops, Path("aligned"), engine=Elsewhere()).photos == 12
+    extra = {"unknown": Path("others"), "unlabelled": Path("others")}
+    assert pack(crops, Path("records"), **extra, engine=Elsewhere()).unlabelled == 2
+    assert embed(Path("base.tflite"), crops, Path("embeddings.npz"), engine=Elsewhere()).crops == 12
+
+
+def test_a_model_for_an_edge_tpu_stays_on_this_machine(tmp_path: Path) -> None:
+    crops = write_crops(tmp_path / "crops", people=2, photos=2, size=16)
+    model = tmp_path / "compiled.tflite"
+    model.write_bytes(pixels_as_embedding(16) + b"edgetpu-custom-op")
+    with pytest.raises(FacetpuError, match=r"compiled.tflite: is for this machine's Edge TPU; give --engine"):
+        embed(model, crops, tmp_path / "embeddings.npz", engine=Shuffled())
 
 
 def test_embeddings_do_not_depend_on_the_engine(tmp_path: Path) -> None:

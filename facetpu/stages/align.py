@@ -37,7 +37,7 @@ from ..mtcnn.detector import Detector, main_face
 from ..mtcnn.weights import write_networks
 from ..progress import progress
 from ..runtime import find_runtime
-from ..storage import as_path, is_remote, lies_in, remove, upload
+from ..storage import absolute, as_path, is_remote, lies_in, remove, upload
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +141,8 @@ def align(
     Raises:
         FacetpuError: a folder or a name is unfit, or the detector cannot run.
     """
-    photos, crops = as_path(photos), as_path(crops)
+    place = as_path if engine is None else absolute
+    photos, crops, detector = place(photos), place(crops), detector and place(detector)
     if is_remote(crops) and (shard or review):
         raise FacetpuError(f"{crops}: is in a bucket, and --shard and --review are for a folder on a disk")
     out = shard.folder(crops) if shard else crops

@@ -23,7 +23,7 @@ from ..labels import write_labels
 from ..nets.tensorflow import tf
 from ..people import people_under, photos_under
 from ..progress import progress
-from ..storage import as_path, is_remote, read_bytes, upload
+from ..storage import absolute, as_path, is_remote, read_bytes, upload
 from ..training.records import make_example, shard_name, shuffled, spread, write_shard
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,9 @@ def pack(
     Raises:
         FacetpuError: there are not two people, a crop is unreadable or not square, or sizes differ.
     """
-    crops, records = as_path(crops), as_path(records)
+    place = as_path if engine is None else absolute
+    crops, records = place(crops), place(records)
+    unknown, unlabelled = unknown and place(unknown), unlabelled and place(unlabelled)
     people = people_under(crops)
     _tell_empty(crops, people)
     aside = _held_out(people, held_out, seed)
