@@ -20,6 +20,7 @@ import pytest
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: make test-ray")
 
+from crops import write_crops  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 from ray_cluster import add_node, wait_for_crops, write_photos  # noqa: E402
 from test_align import tree  # noqa: E402
@@ -137,6 +138,37 @@ def test_an_item_whose_process_somebody_killed_is_done_after_all(engine: RayEngi
 
 def test_an_item_too_large_for_memory_is_named(engine: RayEngine) -> None:
     assert list(engine.each(too_large, [5], start, (0,), name_it)) == ["5 ran out of memory"]
+
+
+def begin_slowly(folder: str) -> None:
+    """Wait until two workers are at it, and then some."""
+    (Path(folder) / str(os.getpid())).touch()
+    while len(os.listdir(folder)) < 2:
+        time.sleep(0.05)
+    time.sleep(5)
+
+
+def test_workers_that_a_lost_node_takes_as_they_begin_do_not_end_the_work(
+    nodes: Cluster, engine: RayEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("facetpu.engines.ray.PATIENCE", 1)
+
+    def wait_and_kill() -> None:
+        while len(os.listdir(tmp_path)) < 2:
+            time.sleep(0.05)
+        nodes.remove_node(*nodes.worker_nodes, allow_graceful=False)
+
+    killer = threading.Thread(target=wait_and_kill)
+    killer.start()
+    assert sorted(engine.each(add, range(20), begin_slowly, (str(tmp_path),))) == list(range(20))
+    killer.join()
+
+
+def test_a_node_without_cores_is_none_to_train_on(nodes: Cluster, engine: RayEngine) -> None:
+    known, before = set(nodes.worker_nodes), len(cluster.node_names())
+    add_node(nodes, num_cpus=0)
+    assert (len(cluster.node_names()), cluster.nodes_with_cores()) == (before + 1, before)
+    nodes.remove_node(*nodes.worker_nodes - known)
 
 
 def test_what_a_task_raises_is_raised_here_with_the_nodes_name(engine: RayEngine) -> None:
@@ -436,6 +468,14 @@ def test_an_s3_server_that_is_not_there_is_told(bucket: Any, monkeypatch: pytest
     with pytest.raises(FacetpuError, match=expected):
         align(place("s3://bucket/photos"), place("s3://bucket/crops"))
     type(bucket.fs).clear_instance_cache()
+
+
+def test_other_peoples_crops_may_be_in_a_bucket(remote: Any, tmp_path: Path) -> None:
+    crops, others = (write_crops(tmp_path / name, people=2, photos=3) for name in ("crops", "others"))
+    for file in others.rglob("*.png"):
+        (remote / file.name).write_bytes(file.read_bytes())
+    found = pack(crops, tmp_path / "records", unknown=remote, unlabelled=remote)
+    assert (found.people, found.unlabelled) == (3, 3)
 
 
 def test_a_url_is_text_in_a_document(remote: Any) -> None:
