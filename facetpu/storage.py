@@ -130,9 +130,9 @@ def named_errors(path: Any) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = " ".join(str(error).split())
         if not is_remote(path):
             raise
+        reason = " ".join(str(error).split())
         if isinstance(error, PermissionError) or _is_of(error, _NO_CREDENTIALS):
             raise FacetpuError(
                 f"{path}: may not be opened from here ({reason}); give this machine "

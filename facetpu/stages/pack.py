@@ -179,9 +179,9 @@ def _write_shards(shards: list[_Shard], size: _Size, folder: Path, engine: Engin
     ticks = chain.from_iterable(repeat(None, crops) for crops in written)
     for _ in progress(ticks, "pack", total, unit="crop", done=done, note=engine.status):
         pass
+    _remove_incoming(folder)
     for shard in _missing(shards, folder):
         raise FacetpuError(f"{shard.name}: was not packed; run the same command again")
-    _remove_incoming(folder)
 
 
 def _missing(shards: list[_Shard], folder: Path) -> list[_Shard]:
