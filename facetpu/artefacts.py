@@ -66,7 +66,8 @@ def new_file(path: Path, overwrite: bool = False, mode: int = 0o644) -> Iterator
 def write_bytes(path: Path, data: bytes, overwrite: bool = False, mode: int = 0o644) -> None:
     """Write ``data`` to ``path`` atomically."""
     if is_remote(path):
-        path.write_bytes(data)
+        with named_errors(path):
+            path.write_bytes(data)
         return
     with new_file(path, overwrite, mode) as temporary:
         temporary.write_bytes(data)
@@ -134,7 +135,8 @@ def _new_remote_folder(out: Path, overwrite: bool, resume_key: dict[str, Any] | 
     check_new(out, overwrite)
     with named_errors(out):
         if resume_key is None or _read_json(out / _RUN) != _plain(resume_key):
-            remove(out)
+            write_text(out / _RUN, _dump(None))  # A kill from here on must not leave what looks complete.
+            remove(out, but=_RUN)
             write_text(out / _RUN, _dump(resume_key))
         yield
         (out / _RUN).unlink()
@@ -281,9 +283,14 @@ def _dump(value: Any) -> str:
 
 
 def _read_json(path: Path) -> Any:
+    """What is in ``path``; None where it is not there or damaged.
+
+    Raises:
+        OSError: it cannot be read now, which says nothing of what is in it.
+    """
     try:
         return json.loads(as_path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return None
 
 

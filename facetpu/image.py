@@ -20,7 +20,7 @@ from PIL import Image, UnidentifiedImageError
 
 from .errors import FacetpuError
 from .png import encode_photo
-from .storage import is_remote
+from .storage import is_remote, read_bytes
 
 try:
     import cv2
@@ -78,10 +78,10 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         UnreadableImage: the file is missing, empty, no image, cut off, damaged, or has more pixels than
             Pillow's guard against decompression bombs lets through (89 million).
-        OSError: it is in a bucket that does not give it.
+        FacetpuError, OSError: it is in a bucket that does not give it.
     """
     if is_remote(path):
-        return decode_image(io.BytesIO(path.read_bytes()), path)
+        return decode_image(io.BytesIO(read_bytes(path)), path)
     path = Path(path)
     try:
         if not path.is_file():

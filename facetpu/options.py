@@ -114,7 +114,8 @@ def on_engine(command: Command) -> Command:
 
 def as_document(result: Any, indent: int | None = 2) -> str:
     """A NamedTuple, nested ones included, as one JSON document."""
-    return json.dumps(_plain(result), indent=indent, ensure_ascii=False, allow_nan=False)
+    # URLs, which are no Paths, as text.
+    return json.dumps(_plain(result), indent=indent, ensure_ascii=False, allow_nan=False, default=str)
 
 
 def _show(text: str) -> None:

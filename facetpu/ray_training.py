@@ -12,7 +12,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray.exceptions import RayError
@@ -21,7 +21,7 @@ from ray.train.tensorflow import TensorflowTrainer
 from ray.util.queue import Queue
 
 from .config import TrainConfig, read_config
-from .engines.cluster import connect, cores, node_names
+from .engines.cluster import connect, cores, head_answers, nodes_with_cores
 from .errors import FacetpuError
 from .stages.train import TrainResult, train
 from .training.devices import WorkerLost
@@ -40,8 +40,8 @@ def train_on_ray(
     """Train as :func:`facetpu.stages.train.train` does, with a worker on each of several nodes.
 
     Args:
-        config: a YAML file, or the settings themselves; ``devices.workers`` is how many workers, one a
-            node unless given.
+        config: a YAML file, or the settings themselves; ``devices.workers`` is how many workers, one on each
+            node that has cores unless given.
         records: a folder of ``facetpu pack`` that every node sees.
         run: the folder to write, in a place that every node sees.
         resume: go on from the newest checkpoint in ``run``, where there is one.
@@ -58,7 +58,7 @@ def train_on_ray(
             "set it to multi_worker in the config"
         )
     connect(address)
-    workers = settings.devices.workers or len(node_names())
+    workers = settings.devices.workers or nodes_with_cores() or 1
     if workers > cores():
         raise FacetpuError(
             f"devices.workers is {workers} and the Ray cluster has {cores()} cores; lower it, or add nodes"
@@ -108,6 +108,13 @@ def _work(asked: dict[str, Any]) -> None:
         asked["line"].put(tuple(result)[1:])
 
 
+class _Said(NamedTuple):
+    """A worker's message."""
+
+    level: int
+    text: str
+
+
 class _Line(logging.Handler):
     """Sends every message down a queue."""
 
@@ -116,20 +123,20 @@ class _Line(logging.Handler):
         self._line = line
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send ``record``'s text."""
-        self._line.put(record.getMessage())
+        """Send ``record``'s level and text."""
+        self._line.put(_Said(record.levelno, record.getMessage()))
 
 
 @contextlib.contextmanager
 def _heard() -> Iterator[tuple[Queue, list[tuple[Any, ...]]]]:
-    """A queue whose texts are logged here as they come, and what else comes out of it, by the block's end."""
+    """A queue whose messages are logged here as they come, and what else comes of it, by the block's end."""
     line, told = Queue(actor_options={"num_cpus": 0}), list[tuple[Any, ...]]()
 
     def listen() -> None:
         with contextlib.suppress(RayError):  # the cluster is gone, which the block tells of
             while (word := line.get()) is not None:
-                if isinstance(word, str):
-                    log.info("%s", word)
+                if isinstance(word, _Said):
+                    log.log(word.level, "%s", word.text)
                 else:
                     told.append(word)
 
@@ -137,10 +144,12 @@ def _heard() -> Iterator[tuple[Queue, list[tuple[Any, ...]]]]:
     listener.start()
     try:
         yield line, told
-        line.put(None)
-        listener.join()
     finally:
-        line.shutdown()
+        if head_answers():  # Without it this would wait for ever.
+            with contextlib.suppress(RayError):
+                line.put(None)
+                listener.join()
+            line.shutdown()
 
 
 def _anywhere(settings: TrainConfig) -> TrainConfig:

@@ -14,8 +14,10 @@ from typing import Any, Iterator
 from .errors import FacetpuError, missing_module
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_PATTERN = re.compile(r"[*?[]")  # in what fsspec's rm does not take for the name of a file
 # What botocore and google-auth raise, which fsspec passes on and which are no OSError.
 _NO_CREDENTIALS = ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "RefreshError")
+_UNREACHED = ("BotoCoreError",)  # what else botocore raises, of endpoints, connections and timeouts
 _TIMES = ("LastModified", "last_modified", "updated", "mtime", "created")  # by kind of storage
 
 
@@ -50,6 +52,11 @@ def as_path(path: Any) -> Path:
     return path if is_remote(path) else Path(path)
 
 
+def absolute(path: Any) -> Path:
+    """``path`` as it means the same to an engine's workers, whatever folder they run in."""
+    return path if is_remote(path) else Path(path).absolute()
+
+
 def lies_in(path: Path, folder: Path) -> bool:
     """Whether ``path`` is somewhere below ``folder``."""
     if is_remote(path) or is_remote(folder):
@@ -61,43 +68,79 @@ def listed(root: Any) -> Iterator[tuple[str, int, int]]:
     """Path below the URL ``root``, bytes and time in nanoseconds of each file there, hidden ones left out.
 
     Raises:
-        FacetpuError: there is nothing there, or it may not be opened.
+        FacetpuError: it may not be opened, or cannot be reached.
+        OSError: a folder of it cannot be listed.
     """
-    start = len(root.path.rstrip("/")) + 1
-    with named_errors(root):
-        for folder, folders, files in root.fs.walk(root.path, detail=True):
-            for name in [name for name in folders if name.startswith(".")]:
-                del folders[name]
-            for name, info in files.items():
-                if name and not name.startswith("."):
-                    yield f"{folder}/{name}"[start:], int(info.get("size") or 0), _time(info)
+    # Not by fsspec's walk, which leaves out the folders that it fails to list.
+    folders = [""]
+    while folders:
+        below = folders.pop()
+        folder = (root.path.rstrip("/") + "/" + below).rstrip("/")
+        with named_errors(root):
+            entries = root.fs.ls(folder, detail=True)
+        for info in entries:
+            path = info["name"].rstrip("/")
+            name = path.rsplit("/", 1)[-1]
+            if path == folder or name.startswith("."):  # a bucket's mark of a folder, or hidden
+                continue
+            if info["type"] == "directory":
+                folders.append(f"{below}{name}/")
+            else:
+                yield below + name, int(info.get("size") or 0), _time(info)
+
+
+def read_bytes(path: Any) -> bytes:
+    """What is in ``path``, which may be a URL.
+
+    Raises:
+        FacetpuError: it may not be opened, or cannot be reached.
+    """
+    with named_errors(path):
+        return bytes(path.read_bytes())
 
 
 def upload(file: Path, to: Any) -> None:
-    """Write the file ``file`` of this machine to the URL ``to``."""
-    to.fs.put_file(str(file), to.path)
+    """Write the file ``file`` of this machine to the URL ``to``.
+
+    Raises:
+        FacetpuError: it may not be written, or cannot be reached.
+    """
+    with named_errors(to):
+        to.fs.put_file(str(file), to.path)
 
 
-def remove(folder: Any) -> None:
-    """Delete the URL ``folder`` and all below it, if it is there."""
-    if folder.exists():
-        folder.fs.rm(folder.path, recursive=True)
+def remove(folder: Any, but: str = "") -> None:
+    """Delete all files below the URL ``folder``, and with them it, but that of the name ``but`` in it."""
+    kept = f"{folder.path.rstrip('/')}/{but}"
+    files = [file for file in folder.fs.find(folder.path) if file != kept]
+    plain = [file for file in files if not _PATTERN.search(file)]
+    if plain:
+        folder.fs.rm(plain)  # many with one request
+    for file in set(files).difference(plain):
+        folder.fs.rm_file(file)
 
 
 @contextlib.contextmanager
 def named_errors(path: Any) -> Iterator[None]:
-    """Say of what goes wrong meanwhile that it is ``path`` which may not be opened, where it is so.
+    """Say of what goes wrong meanwhile that it is the URL ``path`` which may not be opened or reached.
 
     Raises:
-        FacetpuError: it may not.
+        FacetpuError: so it is.
     """
     try:
         yield
     except Exception as error:
-        if is_remote(path) and (isinstance(error, PermissionError) or _is_of(error, _NO_CREDENTIALS)):
+        if not is_remote(path):
+            raise
+        reason = " ".join(str(error).split())
+        if isinstance(error, PermissionError) or _is_of(error, _NO_CREDENTIALS):
             raise FacetpuError(
-                f"{path}: may not be opened from here ({' '.join(str(error).split())}); give this machine "
+                f"{path}: may not be opened from here ({reason}); give this machine "
                 "credentials, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            ) from None
+        if _is_of(error, _UNREACHED):
+            raise FacetpuError(
+                f"{path}: cannot be reached ({reason}); check the network and AWS_ENDPOINT_URL"
             ) from None
         raise
 

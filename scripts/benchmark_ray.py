@@ -85,9 +85,8 @@ def cpu_seconds() -> float:
     return sum(seconds[pid] for pid in ours)
 
 
-def some_photos(folder: Path, count: int, to: Path) -> None:
-    """Link every so manieth photo of ``folder`` to the folder ``to``, a person's in a folder of theirs."""
-    photos = [path for path in files_under(folder) if path.suffix == ".jpg"]
+def link_some(photos: list[Path], count: int, to: Path) -> None:
+    """Link every so manieth of ``photos`` to the folder ``to``, a person's in a folder of theirs."""
     for photo in photos[:: len(photos) // count][:count]:
         (to / photo.parent.name).mkdir(parents=True, exist_ok=True)
         os.symlink(photo.resolve(), to / photo.parent.name / photo.name)
@@ -106,6 +105,12 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=500, help="photos a turn")
     parser.add_argument("--rounds", type=int, default=4)
     options = parser.parse_args()
+    photos = [path for path in files_under(options.photos) if path.suffix == ".jpg"]
+    if not WARM_UP + STEP <= options.count <= len(photos):
+        parser.error(
+            f"--count is {options.count}; give {WARM_UP + STEP} or more, and no more than the {len(photos)} "
+            f"photos (.jpg) in {options.photos}"
+        )
     cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
     cluster.add_node(**NODE)
     cluster.wait_for_nodes()
@@ -117,7 +122,7 @@ def main() -> None:
     }
     turns: dict[str, list[Turn]] = {name: [] for name in contenders}
     with tempfile.TemporaryDirectory() as folder:
-        some_photos(options.photos, options.count, Path(folder) / "photos")
+        link_some(photos, options.count, Path(folder) / "photos")
         for number in range(options.rounds):
             for name, engine in contenders.items():
                 if number % 2 and name in ALONE:

@@ -27,7 +27,7 @@ def add_node(cluster: Cluster, **more: Any) -> None:
     for attempt in range(ATTEMPTS):
         known = {*cluster.worker_nodes, cluster.head_node}
         try:
-            cluster.add_node(**NODE, **more)
+            cluster.add_node(**{**NODE, **more})
         except Exception:
             for node in {*cluster.worker_nodes, cluster.head_node} - known:
                 cluster.remove_node(node, allow_graceful=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from facetpu.engines import choose_engine
 from facetpu.engines.local import Processes, ThisProcess
 from facetpu.errors import FacetpuError
 from facetpu.progress import progress
+from facetpu.stages.align import align
 from facetpu.stages.embed import embed
 from facetpu.stages.pack import pack
 from facetpu.workers import cores
@@ -48,6 +50,31 @@ class Shuffled:
         return "all is well"
 
 
+class Elsewhere(Shuffled):
+    """An engine whose workers run in another folder than the command."""
+
+    def each(self, task: Any, items: Any, start: Any, arguments: Any, crashed: Any = None) -> Iterator[Any]:
+        def there(work: Any) -> Any:
+            def run(*given: Any) -> Any:
+                here = os.getcwd()
+                os.chdir("/")
+                try:
+                    return work(*given)
+                finally:
+                    os.chdir(here)
+
+            return run
+
+        return super().each(there(task), items, there(start), arguments)
+
+
+class Forgetful(Shuffled):
+    """An engine that leaves the last item out and says nothing."""
+
+    def each(self, task: Any, items: Any, start: Any, arguments: Any, crashed: Any = None) -> Iterator[Any]:
+        return super().each(task, list(items)[:-1], start, arguments, crashed)
+
+
 def tree(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -71,6 +98,55 @@ def test_records_do_not_depend_on_the_engine_and_are_gone_on_with(tmp_path: Path
     pack(crops, tmp_path / "others", shards=4, validation=0.25, engine=second)
     assert tree(tmp_path / "others") == expected
     assert (first.done, second.done) == (3, len(list((tmp_path / "records").glob("*.tfrecord"))) - 3)
+
+
+def test_what_a_killed_worker_was_at_is_not_in_the_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crops = write_crops(tmp_path / "crops", people=2, photos=6)
+    pack(crops, tmp_path / "records", shards=2)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", killed)
+        with pytest.raises(KeyboardInterrupt):
+            pack(crops, tmp_path / "others", shards=2, engine=Shuffled())
+    assert list((tmp_path / ".others.partial").rglob("*.tfrecord")) == []  # none that a power cut may empty
+    pack(crops, tmp_path / "others", shards=2, engine=Shuffled())
+    assert tree(tmp_path / "others") == tree(tmp_path / "records")
+
+
+def test_an_item_that_an_engine_leaves_out_is_noticed(tmp_path: Path) -> None:
+    crops = write_crops(tmp_path / "crops", people=2, photos=6)
+    with pytest.raises(FacetpuError, match=r"^\w+-0000\d-of-0000\d.tfrecord: was not packed; run the same"):
+        pack(crops, tmp_path / "records", shards=4, engine=Forgetful())
+    with pytest.raises(
+        FacetpuError, match=r"crops: 1 of 12 photos were left undone; run the same command again"
+    ):
+        align(crops, tmp_path / "aligned", engine=Forgetful())
+
+
+def test_workers_in_other_folders_find_relative_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    crops = write_crops(Path("crops"), people=2, photos=6, size=16)
+    write_crops(Path("others"), people=2, photos=1, size=16)
+    Path("base.tflite").write_bytes(pixels_as_embedding(16))
+    assert align(crops, Path("aligned"), engine=Elsewhere()).photos == 12
+    extra = {"unknown": Path("others"), "unlabelled": Path("others")}
+    assert pack(crops, Path("records"), **extra, engine=Elsewhere()).unlabelled == 2
+    assert embed(Path("base.tflite"), crops, Path("embeddings.npz"), engine=Elsewhere()).crops == 12
+
+
+def test_a_model_for_an_edge_tpu_stays_on_this_machine(tmp_path: Path) -> None:
+    crops = write_crops(tmp_path / "crops", people=2, photos=2, size=16)
+    model = tmp_path / "compiled.tflite"
+    model.write_bytes(pixels_as_embedding(16) + b"edgetpu-custom-op")
+    with pytest.raises(FacetpuError, match=r"compiled.tflite: is for this machine's Edge TPU; give --engine"):
+        embed(model, crops, tmp_path / "embeddings.npz", engine=Shuffled())
 
 
 def test_embeddings_do_not_depend_on_the_engine(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -19,18 +20,22 @@ import pytest
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: make test-ray")
 
+from crops import write_crops  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 from ray_cluster import add_node, wait_for_crops, write_photos  # noqa: E402
 from test_align import tree  # noqa: E402
 from test_workers import add, die_at_thirty, die_once, fail_at_thirty, name_it, start, too_large  # noqa: E402
 
 from facetpu.alignment.journal import Journal  # noqa: E402
+from facetpu.artefacts import new_folder, read_manifest, write_bytes, write_manifest, write_text  # noqa: E402
 from facetpu.engines import choose_engine, cluster  # noqa: E402
 from facetpu.engines.ray import RayEngine  # noqa: E402
 from facetpu.errors import FacetpuError  # noqa: E402
-from facetpu.stages.align import align  # noqa: E402
+from facetpu.image import read_image  # noqa: E402
+from facetpu.options import as_document  # noqa: E402
+from facetpu.stages.align import Alignment, align  # noqa: E402
 from facetpu.stages.pack import pack  # noqa: E402
-from facetpu.storage import place  # noqa: E402
+from facetpu.storage import listed, place  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -121,6 +126,11 @@ def test_an_item_that_kills_its_process_is_named_as_the_local_engine_names_it(en
     assert sorted(results[:-1]) == [item for item in range(100) if item != 30]
 
 
+def test_the_only_item_is_not_lost_with_its_process(engine: RayEngine) -> None:
+    expected = ["30 died of SIGKILL, most likely for want of memory"]
+    assert list(engine.each(die_at_thirty, [30], start, (0,), name_it)) == expected
+
+
 def test_an_item_whose_process_somebody_killed_is_done_after_all(engine: RayEngine, tmp_path: Path) -> None:
     items = [(str(tmp_path / "killed"), number) for number in range(20)]
     assert sorted(engine.each(die_once, items, start, (0,), name_it)) == list(range(20))
@@ -128,6 +138,37 @@ def test_an_item_whose_process_somebody_killed_is_done_after_all(engine: RayEngi
 
 def test_an_item_too_large_for_memory_is_named(engine: RayEngine) -> None:
     assert list(engine.each(too_large, [5], start, (0,), name_it)) == ["5 ran out of memory"]
+
+
+def begin_slowly(folder: str) -> None:
+    """Wait until two workers are at it, and then some."""
+    (Path(folder) / str(os.getpid())).touch()
+    while len(os.listdir(folder)) < 2:
+        time.sleep(0.05)
+    time.sleep(5)
+
+
+def test_workers_that_a_lost_node_takes_as_they_begin_do_not_end_the_work(
+    nodes: Cluster, engine: RayEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("facetpu.engines.ray.PATIENCE", 1)
+
+    def wait_and_kill() -> None:
+        while len(os.listdir(tmp_path)) < 2:
+            time.sleep(0.05)
+        nodes.remove_node(*nodes.worker_nodes, allow_graceful=False)
+
+    killer = threading.Thread(target=wait_and_kill)
+    killer.start()
+    assert sorted(engine.each(add, range(20), begin_slowly, (str(tmp_path),))) == list(range(20))
+    killer.join()
+
+
+def test_a_node_without_cores_is_none_to_train_on(nodes: Cluster, engine: RayEngine) -> None:
+    known, before = set(nodes.worker_nodes), len(cluster.node_names())
+    add_node(nodes, num_cpus=0)
+    assert (len(cluster.node_names()), cluster.nodes_with_cores()) == (before + 1, before)
+    nodes.remove_node(*nodes.worker_nodes - known)
 
 
 def test_what_a_task_raises_is_raised_here_with_the_nodes_name(engine: RayEngine) -> None:
@@ -323,6 +364,122 @@ def test_a_disk_that_is_full_on_one_node_is_told_with_its_name(
     with node_in_namespace(nodes, mount), pytest.raises(FacetpuError, match=full):
         align(photos, disk / "crops", engine=engine)
     assert align(photos, disk / "crops", workers=1).photos == 300  # with what was done before
+
+
+@pytest.fixture
+def remote() -> Iterator[Any]:
+    """A folder at a URL, which opens it in the memory of this process."""
+    pytest.importorskip("upath", reason="universal-pathlib is not installed: make test-ray")
+    folder = place("memory://remote")
+    folder.mkdir()
+    yield folder
+    folder.fs.rm(folder.path, recursive=True)
+
+
+def refuse(fs: Any, method: str, below: str, error: BaseException, patch: pytest.MonkeyPatch) -> None:
+    """Have ``fs`` raise ``error`` for paths that end so."""
+    allowed = getattr(type(fs), method)
+
+    def refusing(self: Any, path: Any, *rest: Any, **more: Any) -> Any:
+        if str(path).endswith(below):
+            raise error
+        return allowed(self, path, *rest, **more)
+
+    patch.setattr(type(fs), method, refusing)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (PermissionError("Access Denied"), FacetpuError),
+        (TimeoutError("in time"), TimeoutError),
+    ],
+)
+def test_a_folder_in_a_bucket_that_cannot_be_listed_is_not_passed_over(
+    remote: Any, error: OSError, expected: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a/1.jpg", "b/c/2.jpg", ".hidden/3.jpg", "b/.4.jpg"):
+        (remote / name).parent.mkdir(parents=True, exist_ok=True)
+        (remote / name).write_bytes(b"photo")
+    assert sorted(name for name, _, _ in listed(remote)) == ["a/1.jpg", "b/c/2.jpg"]
+    refuse(remote.fs, "ls", "b/c", error, monkeypatch)
+    with pytest.raises(expected, match=str(error)):
+        list(listed(remote))
+
+
+def test_marks_of_empty_folders_in_a_bucket_are_no_files(bucket: Any) -> None:
+    bucket.fs.pipe({"bucket/marked/": b"", "bucket/marked/empty/": b"", "bucket/marked/a/1.jpg": b"photo"})
+    assert [(name, size) for name, size, _ in listed(bucket / "marked")] == [("a/1.jpg", 5)]
+
+
+def test_a_folder_in_a_bucket_is_not_taken_for_whole_while_it_is_replaced(
+    remote: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = remote / "out"
+    make(out, 1)
+    with monkeypatch.context() as patch:
+        refuse(remote.fs, "rm", "", KeyboardInterrupt(), patch)
+        with pytest.raises(KeyboardInterrupt):
+            make(out, 2, overwrite=True)
+    with pytest.raises(FacetpuError, match="out: is not complete; run the command that makes it again"):
+        read_manifest(out)
+    make(out, 2)
+    assert sorted(remote_tree(out)) == ["[2].txt", "manifest.json"]
+    assert read_manifest(out)["config"] == {"number": 2}
+
+
+def make(out: Any, number: int, overwrite: bool = False, stop: bool = False) -> None:
+    with new_folder(out, overwrite, {"number": number}):
+        write_text(out / f"[{number}].txt", "")
+        if stop:
+            raise KeyboardInterrupt
+        write_manifest(out, "test", {"number": number}, {})
+
+
+def test_a_folder_in_a_bucket_is_kept_when_its_state_cannot_be_read(
+    remote: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = remote / "out"
+    with pytest.raises(KeyboardInterrupt):
+        make(out, 1, stop=True)
+    with monkeypatch.context() as patch:
+        refuse(remote.fs, "_open", ".facetpu-run.json", OSError("Slow Down"), patch)
+        with pytest.raises(OSError, match="Slow Down"):
+            make(out, 1)
+    assert sorted(remote_tree(out)) == [".facetpu-run.json", "[1].txt"]
+
+
+def test_what_may_not_be_read_or_written_in_a_bucket_is_named(
+    remote: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(remote.fs, "_open", ".png", PermissionError("Access Denied"), monkeypatch)
+    for work in (lambda: read_image(remote / "a.png"), lambda: write_bytes(remote / "a.png", b"")):
+        with pytest.raises(FacetpuError, match=r"/a.png: may not be opened from here \(Access Denied\)"):
+            work()
+
+
+def test_an_s3_server_that_is_not_there_is_told(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    type(bucket.fs).clear_instance_cache()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    expected = (
+        r"^s3://bucket/photos: cannot be reached \(.*127.0.0.1:1.*\); check the network and AWS_ENDPOINT"
+    )
+    with pytest.raises(FacetpuError, match=expected):
+        align(place("s3://bucket/photos"), place("s3://bucket/crops"))
+    type(bucket.fs).clear_instance_cache()
+
+
+def test_other_peoples_crops_may_be_in_a_bucket(remote: Any, tmp_path: Path) -> None:
+    crops, others = (write_crops(tmp_path / name, people=2, photos=3) for name in ("crops", "others"))
+    for file in others.rglob("*.png"):
+        (remote / file.name).write_bytes(file.read_bytes())
+    found = pack(crops, tmp_path / "records", unknown=remote, unlabelled=remote)
+    assert (found.people, found.unlabelled) == (3, 3)
+
+
+def test_a_url_is_text_in_a_document(remote: Any) -> None:
+    assert json.loads(as_document(Alignment(remote, 1, 1, 0, 0, 1)))["out"] == str(remote)
 
 
 def test_a_bucket_without_credentials_is_told(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,6 +98,25 @@ def test_a_worker_that_is_killed_is_told_and_resume_goes_on(
 
 def _trains(process: Any) -> bool:
     return any("RayTrainWorker" in part for part in process.info["cmdline"] or ())
+
+
+def test_what_a_worker_says_last_is_heard_with_its_level(
+    address: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    from facetpu import ray_training
+
+    ray_training.connect(address)
+    caplog.set_level(logging.WARNING, logger="facetpu")
+
+    def work() -> None:
+        with ray_training._heard() as (line, _):
+            for level, text in ((logging.INFO, "step 100"), (logging.WARNING, "a teacher is slow")):
+                ray_training._Line(line).handle(logging.LogRecord("", level, "", 0, text, None, None))
+            raise FacetpuError("a worker died")
+
+    with pytest.raises(FacetpuError):
+        work()
+    assert caplog.messages == ["a teacher is slow"]
 
 
 def test_what_is_unfit_is_told_in_one_line(records: Path, tmp_path: Path, address: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..errors import FacetpuError
-from ..options import FILE, FOLDER, PLACE, common, on_engine, overwrite
+from ..options import FILE, PLACE, common, on_engine, overwrite
 
 
 def _shard(_: click.Context, __: click.Parameter, text: str | None) -> Any:
@@ -146,8 +146,8 @@ def align(
     type=click.FloatRange(0, 0.5),
     help="Share of people kept out of training, to validate on.",
 )
-@click.option("--unknown", type=FOLDER, help="Crops of other people: one more class, unknown.")
-@click.option("--unlabelled", type=FOLDER, help="Crops of whomever, for a teacher's embeddings.")
+@click.option("--unknown", type=PLACE, help="Crops of other people: one more class, unknown.")
+@click.option("--unlabelled", type=PLACE, help="Crops of whomever, for a teacher's embeddings.")
 @on_engine
 @common
 @overwrite

@@ -59,6 +59,11 @@ def cores() -> int:
     return int(ray.cluster_resources().get("CPU", 0))
 
 
+def nodes_with_cores() -> int:
+    """How many of the nodes that are alive have cores to give: a head often has none."""
+    return sum(node["Alive"] and node["Resources"].get("CPU", 0) >= 1 for node in ray.nodes())
+
+
 def node_names() -> dict[str, str]:
     """The names of the nodes that are alive, by their ids: addresses, with the id where two share one."""
     alive = {node["NodeID"]: str(node["NodeManagerAddress"]) for node in ray.nodes() if node["Alive"]}

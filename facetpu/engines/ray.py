@@ -148,6 +148,7 @@ class _Team:
         self._careful: deque[Any] = deque()  # items that go one by one, for one of them may kill
         self._suspects: deque[Any] = deque()  # items at which a process died when they went alone
         self._deaths = 0  # of processes, since the last result
+        self._patience = PATIENCE  # deaths; a large node that is lost takes many that are only beginning
         self._names: dict[str, str] = {}  # of nodes, lost ones too
         self._alive: set[str] = set()  # nodes
         self._speeds: dict[str, tuple[int, float]] = {}  # items and seconds by node
@@ -213,6 +214,7 @@ class _Team:
         beginning = sum(not hand.node for hand in self._hands)
         left = len(self._queue) + len(self._careful) - beginning
         self._hands += [_Hand(self._work) for _ in range(min(wanted - len(self._hands), left))]
+        self._patience = max(self._patience, 2 * len(self._hands))
         for hand in [hand for hand in self._hands if not hand.node][: max(0, len(self._hands) - wanted)]:
             self._hands.remove(hand)  # its core went with its node
             hand.dismiss()
@@ -233,8 +235,9 @@ class _Team:
     def _feed(self, source: Iterator[Any], alone: bool) -> None:
         """Give the workers batches, one each before any gets a second."""
         ready = [hand for hand in self._hands if hand.node]
-        # Twice as many as fit, so that fewer mean that the end is near, when batches become smaller.
-        self._fill(source, 2 * AHEAD * sum(hand.size for hand in ready))
+        # Twice as many as fit, so that fewer mean that the end is near, when batches become smaller; and one
+        # while nobody is ready, since no item in turn and none given away is how the end is known.
+        self._fill(source, max(1, 2 * AHEAD * sum(hand.size for hand in ready)))
         for depth in range(1, 2 if alone else AHEAD + 1):
             for hand in ready:
                 if len(hand.calls) < depth and (self._queue or self._careful):
@@ -306,8 +309,10 @@ class _Team:
             self._queue.extendleft(reversed(at))
             return
         self._deaths += 1
-        if self._deaths >= PATIENCE:
-            raise FacetpuError(f"{PATIENCE} workers died one after another, the last so: {_last_line(error)}")
+        if self._deaths >= self._patience:
+            raise FacetpuError(
+                f"{self._deaths} workers died one after another, the last so: {_last_line(error)}"
+            )
         if alone and at:
             yield _Blamed(at[0], "died with the worker that had started it")
         elif len(at) == 1:

@@ -10,12 +10,14 @@ from typing import NamedTuple
 import numpy as np
 
 from ..artefacts import check_shared, new_file
+from ..board.interpreter import is_compiled
 from ..engines import Engine
 from ..engines.local import ThisProcess
 from ..errors import FacetpuError
 from ..image import read_image
 from ..metrics import unit
 from ..progress import progress
+from ..storage import absolute
 from .embedders import EMBEDDINGS, Embedder, Source, open_embedder
 
 BATCH = 64  # crops
@@ -60,7 +62,11 @@ def embed_crops(
                 f"{where}: holds embeddings and no photos to mirror; make it with facetpu embed --flip"
             )
         return unit(_looked_up(source.path, crops), where)
-    engine = engine or ThisProcess()
+    if engine is None:
+        engine = ThisProcess()
+    else:
+        _check_movable(source)
+        source, root = source._replace(path=absolute(source.path)), absolute(root)
     # The same batches on every engine: a float graph's last bits may depend on how many crops it is given.
     batches = [_Batch(start, crops[start : start + BATCH]) for start in range(0, len(crops), BATCH)]
     answers = engine.each(_embed_batch, batches, _start_worker, (source, root, flip))
@@ -69,6 +75,13 @@ def embed_crops(
     straight, mirrored = zip(*(parts[batch.start] for batch in batches), strict=True)
     rows = unit(np.concatenate(straight), where)
     return unit(rows + unit(np.concatenate(mirrored), where), where) if flip else rows
+
+
+def _check_movable(source: Source) -> None:
+    if source.kind == "tflite" and is_compiled(source.path.read_bytes()):
+        raise FacetpuError(
+            f"{source.path}: is for this machine's Edge TPU; give --engine ray the uncompiled one"
+        )
 
 
 def read_embeddings(path: Path) -> Embeddings:

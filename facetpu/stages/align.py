@@ -26,7 +26,7 @@ from ..alignment.journal import Entry, Journal, remove_journal
 from ..alignment.kept import keep, kept
 from ..alignment.review import REVIEW, write_review
 from ..alignment.shards import GATHERED, Shard, gather
-from ..artefacts import check_shared, digest, finished, new_folder, write_manifest
+from ..artefacts import check_shared, digest, finished, new_folder, write_bytes, write_manifest
 from ..board import ssd
 from ..engines import Engine
 from ..engines.local import Processes
@@ -37,7 +37,7 @@ from ..mtcnn.detector import Detector, main_face
 from ..mtcnn.weights import write_networks
 from ..progress import progress
 from ..runtime import find_runtime
-from ..storage import as_path, is_remote, lies_in, remove, upload
+from ..storage import absolute, as_path, is_remote, lies_in, remove, upload
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +141,8 @@ def align(
     Raises:
         FacetpuError: a folder or a name is unfit, or the detector cannot run.
     """
-    photos, crops = as_path(photos), as_path(crops)
+    place = as_path if engine is None else absolute
+    photos, crops, detector = place(photos), place(crops), detector and place(detector)
     if is_remote(crops) and (shard or review):
         raise FacetpuError(f"{crops}: is in a bucket, and --shard and --review are for a folder on a disk")
     out = shard.folder(crops) if shard else crops
@@ -277,6 +278,10 @@ def _align_what_is_left(journal: Journal, job: _Job, engine: Engine) -> None:
         answers = keep(answers, job.out / _RECORDS)
     for photo, record in progress(answers, STAGE, total, done=done, note=engine.status):
         journal.note(photo, record)
+    if left := total - journal.count(done=True):
+        raise FacetpuError(
+            f"{job.photos}: {left} of {total} photos were left undone; run the same command again"
+        )
 
 
 def _write_results(journal: Journal, job: _Job, desk: Path, inputs: dict[str, str]) -> dict[str, int]:
@@ -387,7 +392,7 @@ def _write_crop(path: Path, crop: np.ndarray) -> None:
     try:
         write_crop(_incoming, crop)
         if is_remote(path):
-            path.write_bytes(_incoming.read_bytes())
+            write_bytes(path, _incoming.read_bytes())
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             os.replace(_incoming, path)

@@ -6,6 +6,7 @@ import io
 import logging
 import math
 import os
+import shutil
 import tempfile
 import uuid
 from itertools import chain, islice, repeat
@@ -22,12 +23,13 @@ from ..labels import write_labels
 from ..nets.tensorflow import tf
 from ..people import people_under, photos_under
 from ..progress import progress
-from ..storage import as_path, is_remote, upload
+from ..storage import absolute, as_path, is_remote, read_bytes, upload
 from ..training.records import make_example, shard_name, shuffled, spread, write_shard
 
 log = logging.getLogger(__name__)
 
 
+_INCOMING = ".incoming"  # in the partial folder on a disk, and gone when it is complete
 UNKNOWN = "unknown"  # the class of all other people's faces
 NOBODY = -1  # the label of a photo without one
 
@@ -97,7 +99,9 @@ def pack(
     Raises:
         FacetpuError: there are not two people, a crop is unreadable or not square, or sizes differ.
     """
-    crops, records = as_path(crops), as_path(records)
+    place = as_path if engine is None else absolute
+    crops, records = place(crops), place(records)
+    unknown, unlabelled = unknown and place(unknown), unlabelled and place(unlabelled)
     people = people_under(crops)
     _tell_empty(crops, people)
     aside = _held_out(people, held_out, seed)
@@ -160,8 +164,13 @@ def _shards(splits: dict[str, list[_Crop]], per_shard: int) -> list[_Shard]:
 
 
 def _write_shards(shards: list[_Shard], size: _Size, folder: Path, engine: Engine) -> None:
-    """Write those that an earlier run has not written."""
-    left = [shard for shard in shards if not (folder / shard.name).exists()]
+    """Write those that an earlier run has not written.
+
+    Raises:
+        FacetpuError: the engine has left one out.
+    """
+    _remove_incoming(folder)
+    left = _missing(shards, folder)
     total = sum(len(shard.crops) for shard in shards)
     done = total - sum(len(shard.crops) for shard in left)
     if done:
@@ -170,6 +179,20 @@ def _write_shards(shards: list[_Shard], size: _Size, folder: Path, engine: Engin
     ticks = chain.from_iterable(repeat(None, crops) for crops in written)
     for _ in progress(ticks, "pack", total, unit="crop", done=done, note=engine.status):
         pass
+    _remove_incoming(folder)
+    for shard in _missing(shards, folder):
+        raise FacetpuError(f"{shard.name}: was not packed; run the same command again")
+
+
+def _missing(shards: list[_Shard], folder: Path) -> list[_Shard]:
+    there = {path.name for path in folder.iterdir()}
+    return [shard for shard in shards if shard.name not in there]
+
+
+def _remove_incoming(folder: Path) -> None:
+    """Remove what processes that were killed were at."""
+    if not is_remote(folder):
+        shutil.rmtree(folder / _INCOMING, ignore_errors=True)
 
 
 # The workers
@@ -202,6 +225,8 @@ def _start_worker(folder: Path, size: _Size) -> None:
     global _folder, _size
     check_shared(folder, size.first.parent)
     _folder, _size = folder, size
+    if not is_remote(folder):
+        (folder / _INCOMING).mkdir(exist_ok=True)
 
 
 def _write_shard(shard: _Shard) -> int:
@@ -211,12 +236,11 @@ def _write_shard(shard: _Shard) -> int:
             write_shard(Path(folder) / shard.name, map(_example, shard.crops))
             upload(Path(folder) / shard.name, _folder / shard.name)
         return len(shard.crops)
-    incoming = _folder / f".{shard.name}.{uuid.uuid4().hex}"
-    try:
-        write_shard(incoming, map(_example, shard.crops))
-        os.replace(incoming, _folder / shard.name)
-    finally:
-        incoming.unlink(missing_ok=True)
+    incoming = _folder / _INCOMING / uuid.uuid4().hex  # of its own: workers of several machines write there
+    write_shard(incoming, map(_example, shard.crops))
+    with open(incoming, "rb") as file:
+        os.fsync(file.fileno())  # The next run takes a shard that is there for whole, after a power cut too.
+    os.replace(incoming, _folder / shard.name)
     return len(shard.crops)
 
 
@@ -229,7 +253,7 @@ def _crashed(shard: _Shard, reason: str) -> NoReturn:
 
 def _example(crop: _Crop) -> bytes:
     """``crop`` as a serialised example: an RGB PNG, its own bytes if they are one, else written anew."""
-    data = crop.path.read_bytes()
+    data = read_bytes(crop.path)
     pixels = decode_image(io.BytesIO(data), crop.path)
     height, width = pixels.shape[:2]
     if height != width:
