@@ -102,16 +102,12 @@ def run_all(data: Path, work: Path) -> dict[str, Any]:
 def measure(chain: Chain, training: Training, pairs: Path) -> dict[str, Any]:
     """Train it, then with rounding, and see what each tells of LFW."""
     name, rounded = training.name, with_rounding(training)
-    bases = {
-        training: {"float": "base_float.tflite", "int8": "base.tflite"},
-        rounded: {"int8 QAT": "base.tflite"},
-    }
+    of_training = {"float": "base_float.tflite", "int8": "base.tflite"}
     lfw = {}
-    for one in (training, rounded):
+    for one, bases in ((training, of_training), (rounded, {"int8 QAT": "base.tflite"})):
+        recipe = write_recipe(chain.work, one)
         # Whole or not at all: a training that goes on would tell of its last minutes only.
-        chain.run(
-            f"train {one.name}", "train", write_recipe(chain.work, one), "records", one.name, "--overwrite"
-        )
+        chain.run(f"train {one.name}", "train", recipe, "records", one.name, "--overwrite")
         model = f"{one.name}_model"
         chain.run(f"export {one.name}", "export", one.name, model, "--calibration", "crops", "--overwrite")
         for kind, base in bases.items():
