@@ -1,10 +1,10 @@
 """What the Ray engine costs against processes of this machine, and how it scales from one node to two.
 
-    scripts/benchmark_ray.py --photos lfw [--count 500] [--rounds 4]
+    scripts/benchmark_ray.py --photos lfw [--count 2000] [--rounds 2]
 
 A cluster of two nodes of one core each is started on this machine. Then the engines take turns at
 ``facetpu align`` of the same photos: two local processes and two nodes, and in every second round one
-process and one node too. The watch starts with the hundredth result, so that neither's start counts.
+process and one node too. The watch starts with the twentieth result, so that neither's start counts.
 Seconds are of the clock, and of CPU of all processes below this one, Ray's own servers included: a machine
 that does other things too has its say on the first.
 """
@@ -33,7 +33,7 @@ from facetpu.stages.align import align
 
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  # a busy machine starves them at Ray's own 15
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 << 20}
-WARM_UP = 100  # results before the watch starts: by then every worker has started
+WARM_UP = 20  # results before the watch starts: every worker has started, and its batches are small yet
 STEP = 50  # results between two looks at the watch
 ALONE = ("1 process", "Ray, 1 node")
 TICK = os.sysconf("SC_CLK_TCK")
@@ -102,8 +102,8 @@ def take_turn(engine: Engine, photos: Path, folder: Path) -> Turn:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--count", type=int, default=500, help="photos a turn")
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--count", type=int, default=2000, help="photos a turn")
+    parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
     photos = [path for path in files_under(options.photos) if path.suffix == ".jpg"]
     if not WARM_UP + STEP <= options.count <= len(photos):
