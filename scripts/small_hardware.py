@@ -152,9 +152,9 @@ def minutes(figures: dict[str, Any], name: str) -> tuple[float, float]:
 
 def draw(figures: dict[str, Any], path: Path) -> None:
     """The held-out people's AUC over the minutes that the cores take; a step costs what any other does."""
-    figure = Figure(figsize=(8, 4.4), dpi=120, facecolor="white")
+    figure = Figure(figsize=(7, 4.2), dpi=120, facecolor="white")
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.085, 0.13, 0.69, 0.75))
+    axes = figure.add_axes((0.075, 0.13, 0.9, 0.77))
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(INK)
     axes.tick_params(colors=INK, labelsize=10)
@@ -165,11 +165,8 @@ def draw(figures: dict[str, Any], path: Path) -> None:
         points = [(start + step / one["steps"] * (end - start), auc) for step, auc in one["held out"]]
         if one["after"]:
             points.insert(0, (start, figures[one["after"]]["held out"][-1][1]))
-        axes.plot(*zip(*points, strict=True), "o-", color=color, lw=2, ms=4)
-        axes.annotate(
-            one["words"], points[-1], (8, 0), textcoords="offset points", color=color, fontsize=10,
-            va="center", annotation_clip=False,
-        )  # fmt: skip
+        axes.plot(*zip(*points, strict=True), "o-", color=color, lw=2, ms=4, label=one["words"])
+    axes.legend(frameon=False, fontsize=10, labelcolor="linecolor", loc="lower right")
     axes.set_xlim(left=0)
     axes.set_xlabel(f"minutes of training on {CORES} cores", color=INK, fontsize=10.5)
     title = "AUC of pairs of people who were held out"
