@@ -28,7 +28,7 @@ from facetpu.board.recogniser import read_known
 from facetpu.board.tracking import CONFIRMED
 from facetpu.board.video import Frame
 from facetpu.errors import FacetpuError
-from facetpu.serve import live
+from facetpu.serve import cameras, enrolling, live, roster
 from facetpu.serve.answers import Notice, Settings
 from facetpu.serve.cameras import Eye, Taken, masked
 from facetpu.serve.clock import BELIEVED_AFTER, HouseClock
@@ -389,7 +389,7 @@ def test_a_photo_goes_from_one_person_to_the_next_or_not_at_all(
     with House(model_of(home), [], None, Settings()) as house:
         house.correct(event, "Cy Quux")
         with monkeypatch.context() as full:
-            full.setattr("facetpu.serve.roster.change_people", no_space)
+            full.setattr(roster, "change_people", no_space)
             for name in ("Bo", "Di", None):
                 with pytest.raises(Full):
                     house.correct(event, name)
@@ -507,7 +507,7 @@ def test_a_camera_that_fails_in_an_unforeseen_way_is_opened_again(
         while True:
             yield Frame(0, 0.0, WALL)
 
-    monkeypatch.setattr("facetpu.serve.cameras.Camera", camera)
+    monkeypatch.setattr(cameras, "Camera", camera)
     eye = Eye("0", "rtsp://me:secret@door", lambda: None)
     eye.start()
     eventually(lambda: eye.state()[0] == "lost")
@@ -721,7 +721,7 @@ def test_poses_are_told_by_the_landmarks() -> None:
 def test_five_poses_are_taken_one_after_the_other(
     identifier: Identifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("facetpu.serve.enrolling.APART", 0.0)
+    monkeypatch.setattr(enrolling, "APART", 0.0)
     seed = DI
     enrolments = Enrolments(identifier.reader, 0.1)
     begun = enrolments.begin("Di", "0")

@@ -852,6 +852,7 @@ def test_https_takes_its_cookie_for_https_alone(house: House, certificate: tuple
 
 
 def test_without_fastapi_it_says_what_to_install(known: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("facetpu.serve", sys.modules["facetpu.serve"])  # is to be this again afterwards
     for name in [name for name in sys.modules if name.split(".")[0] == "fastapi" or "facetpu.serve" in name]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "fastapi", None)
