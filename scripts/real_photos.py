@@ -214,19 +214,32 @@ def as_markdown(figures: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
+def parser_of(description: str) -> argparse.ArgumentParser:
+    """Takes a folder to work in and the folder of photos."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("work", type=Path, help="folder for everything made, kept for the next run")
     parser.add_argument("--data", type=Path, default=os.environ.get("FACETPU_TEST_DATA"))
-    parser.add_argument("--config", type=Path, default=Path("configs/small-cpu.yaml"))
+    return parser
+
+
+def read_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """What was given, ``work`` and ``data`` from the root, and ``work`` made."""
     arguments = parser.parse_args()
     if arguments.data is None:
         parser.error("name the folder of photos with --data or FACETPU_TEST_DATA")
     arguments.work.mkdir(parents=True, exist_ok=True)
-    work = arguments.work.resolve()
-    figures = run_chain(Path(arguments.data).resolve(), work, arguments.config.resolve())
+    arguments.work, arguments.data = arguments.work.resolve(), Path(arguments.data).resolve()
+    return arguments
+
+
+def main() -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("--config", type=Path, default=Path("configs/small-cpu.yaml"))
+    arguments = read_arguments(parser)
+    work = arguments.work
+    figures = run_chain(arguments.data, work, arguments.config.resolve())
     (work / "real_photos.json").write_text(
         json.dumps(figures, indent=1, ensure_ascii=False), encoding="utf-8"
     )

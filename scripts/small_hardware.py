@@ -12,18 +12,16 @@ its rounding. WORK keeps what is finished, so that a run that was stopped goes o
 
 from __future__ import annotations
 
-import argparse
 import csv
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from real_photos import Chain, link, photos_of
+from real_photos import Chain, link, parser_of, photos_of, read_arguments
 
 DISTIL = Path(__file__).parents[1] / "configs" / "distil.yaml"
 CORES = 2  # that the minutes are told of
@@ -188,17 +186,9 @@ def as_markdown(figures: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("work", type=Path, help="folder for everything made, kept for the next run")
-    parser.add_argument("--data", type=Path, default=os.environ.get("FACETPU_TEST_DATA"))
-    arguments = parser.parse_args()
-    if arguments.data is None:
-        parser.error("name the folder of photos with --data or FACETPU_TEST_DATA")
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    work = arguments.work.resolve()
-    figures = run_all(Path(arguments.data).resolve(), work)
+    arguments = read_arguments(parser_of(__doc__))
+    work = arguments.work
+    figures = run_all(arguments.data, work)
     (work / "small_hardware.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
     (work / "small_hardware.md").write_text(as_markdown(figures), encoding="utf-8")
     draw(figures, work / "small_hardware.png")
