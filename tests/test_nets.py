@@ -298,3 +298,50 @@ def test_a_network_runs_wholly_on_the_edge_tpu(name: str, tmp_path: Path) -> Non
     crops = np.random.default_rng(0).integers(0, 256, (4, side, side, 3), dtype=np.uint8)
     ops = check(read_model(convert(frozen, crops).base))
     assert [op for op in ops if op.target != "TPU"] == []
+
+
+@pytest.mark.parametrize("side", [1, 3])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+def test_a_convolution_by_the_faster_kernel_is_that_convolution(side: int, stride: int, padding: str) -> None:
+    from facetpu.nets.convolution import convolve
+    from facetpu.nets.tensorflow import tf
+
+    rng = np.random.default_rng(0)
+    net = tf.constant(rng.normal(size=(2, 5, 6, 3)), tf.float32)
+    weights = tf.constant(rng.normal(size=(side, side, 3, 4)), tf.float32)
+    strides = [1, stride, stride, 1]
+
+    def with_gradients(convolution: Any) -> list[Any]:
+        with tf.GradientTape() as tape:
+            tape.watch([net, weights])
+            out = convolution(net, weights, strides, padding)
+            loss = tf.reduce_sum(tf.square(out))
+        return [out, *tape.gradient(loss, [net, weights])]
+
+    for ours, theirs in zip(with_gradients(convolve), with_gradients(tf.nn.conv2d), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("aware", [False, True])
+def test_no_slow_gradient_of_single_pixels_is_in_a_training_step(aware: bool) -> None:
+    """And what is exported has the convolutions that the Edge TPU runs."""
+    from facetpu.nets.classifier import Classifier
+    from facetpu.nets.tensorflow import tf
+
+    model = Classifier(Network(image_size=32, embedding_dim=8, quantization_aware=aware), 3)
+
+    def kinds(is_training: bool) -> list[str]:
+        def step(pixels: Any) -> Any:
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(model(pixels, is_training).embedding)
+            return tape.gradient(loss, model.trainable_variables)
+
+        graph = tf.function(step, [tf.TensorSpec([2, 32, 32, 3])], autograph=False).get_concrete_function()
+        return [op.type for op in graph.graph.get_operations()]
+
+    pointwise = 13
+    training, inference = kinds(is_training=True), kinds(is_training=False)
+    assert training.count("MatMul") == 3 * pointwise
+    assert inference.count("MatMul") == 0
+    assert inference.count("Conv2D") >= pointwise + 1

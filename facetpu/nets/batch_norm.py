@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .convolution import again
 from .replicas import gathered, place_here, replicas
 from .scopes import in_scopes
 from .tensorflow import slim, tf, v1
@@ -36,6 +37,7 @@ def batch_norm(
         return v1.nn.fused_batch_norm(
             inputs, gamma, beta, moving_mean, moving_variance, epsilon=EPSILON, is_training=False
         )[0]
+    inputs = again(inputs)
     if replicas() == 1:
         outputs, mean, variance = v1.nn.fused_batch_norm(
             inputs, gamma, beta, epsilon=EPSILON, is_training=True

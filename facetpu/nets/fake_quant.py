@@ -15,6 +15,7 @@ from typing import Any
 from ..config import Network
 from .batch_norm import EPSILON, batch_norm_variables
 from .batch_norm import SCOPE as BATCH_NORM
+from .convolution import convolve
 from .replicas import first_replica, gathered, place_here, summed
 from .tensorflow import slim, tf, v1
 
@@ -94,14 +95,14 @@ def folded_batch_norm(
     Args:
         inputs: what a convolution without a bias gave, float32 ``[B, H, W, C]``.
         decay: has no meaning here.
-        is_training: has no meaning here.
+        is_training: take the convolution that trains fastest, not the one that is exported.
         trainable_scopes: has no meaning here.
     """
-    del decay, is_training, trainable_scopes
+    del decay, trainable_scopes
     with v1.variable_scope(BATCH_NORM):
         gamma, beta, moving_mean, moving_variance = batch_norm_variables(inputs.shape[-1])
     slope = gamma * tf.math.rsqrt(moving_variance + EPSILON)
-    return tf.nn.bias_add(_with_rounded_weights(inputs.op, slope), beta - moving_mean * slope)
+    return tf.nn.bias_add(_with_rounded_weights(inputs.op, slope, is_training), beta - moving_mean * slope)
 
 
 def biased(inputs: Any) -> Any:
@@ -111,7 +112,7 @@ def biased(inputs: Any) -> Any:
     return tf.nn.bias_add(_with_rounded_weights(inputs.op, tf.ones([channels])), bias)
 
 
-def _with_rounded_weights(convolution: Any, slope: Any) -> Any:
+def _with_rounded_weights(convolution: Any, slope: Any, is_training: bool = False) -> Any:
     """The convolution once more, with each output channel's weights times its ``slope``, and rounded.
 
     slim hands a normaliser what the convolution gave. That first convolution is then nobody's input, and
@@ -120,7 +121,7 @@ def _with_rounded_weights(convolution: Any, slope: Any) -> Any:
     net, weights = convolution.inputs
     options = {name: convolution.get_attr(name) for name in ("strides", "padding")}
     if convolution.type == "Conv2D":
-        return tf.nn.conv2d(net, _rounded_weights(weights * slope), **options)
+        return (convolve if is_training else tf.nn.conv2d)(net, _rounded_weights(weights * slope), **options)
     assert convolution.type == "DepthwiseConv2dNative", convolution.type
     height, width, channels, multiplier = weights.shape
     flat = tf.reshape(weights, [height, width, channels * multiplier])
