@@ -315,6 +315,25 @@ def test_the_best_checkpoint_is_exported_and_patience_ends(records: Path, tmp_pa
     assert freeze(tmp_path / "run", tmp_path / "frozen").step == result.best_step
 
 
+def test_a_run_whose_patience_ended_does_not_train_on_when_it_is_resumed(
+    records: Path, tmp_path: Path
+) -> None:
+    from facetpu.stages.train import train
+    from facetpu.training.history import read_history
+
+    network = {"name": "tiny", "image_size": 32, "embedding_dim": 8, "trainable_scopes": ["Embedding"]}
+    config = settings(
+        steps=60, validate_every=5, checkpoint_every=5, patience=2, network=network,
+        optimizer={"learning_rate": 1e-12},
+    )  # fmt: skip
+    ended = train(config, records, tmp_path / "run")
+    assert ended.steps == 15  # nothing got better than at step 5
+    history = read_history(tmp_path / "run")
+    resumed = train(config, records, tmp_path / "run", resume=True)
+    assert (resumed.steps, resumed.validation_auc) == (15, ended.validation_auc)
+    assert read_history(tmp_path / "run") == history
+
+
 def test_a_training_tells_people_apart_whom_it_never_saw_and_knows_the_unknown(tmp_path: Path) -> None:
     from facetpu.metrics import auc, roc
     from facetpu.training.history import read_history

@@ -17,7 +17,6 @@ class Follower:
     """A learner that does what the chief's does, and what it is fed with."""
 
     def __init__(self, config: TrainConfig, records: Records, run: Path, crew: Crew) -> None:
-        self.config = config
         self.learner = Learner(config, records, crew)
         self.feed = Feed(self.learner, run)
 
@@ -30,12 +29,11 @@ class Follower:
         learner, share = self.learner, self.learner.crew.share
         batches = self.feed.batches()
         while learner.done < learner.steps:
+            if learner.validates_here and learner.ends_here(stale=0):
+                break
             loss = learner.advance(next(batches))
             if not math.isfinite(loss):
                 raise FacetpuError(
                     f"worker {share.worker} of {share.workers}: the loss is {loss} at step {learner.done}; "
                     "see what worker 0 says of it"
                 )
-            validated = learner.done % self.config.validate_every == 0 and learner.done < learner.steps
-            if validated and learner.ends_here(stale=0):
-                break

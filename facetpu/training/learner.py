@@ -70,6 +70,11 @@ class Learner:
         return int(self.step.numpy())
 
     @property
+    def validates_here(self) -> bool:
+        """Whether the steps done are a number to validate at, before the last."""
+        return 0 < self.done < self.steps and self.done % self.config.validate_every == 0
+
+    @property
     def average_loss(self) -> float:
         """The loss, averaged over the last steps."""
         return float(self.average.numpy())

@@ -100,13 +100,13 @@ class Trainer:
         """Every step that is left; returns the seconds of each but the first, which loads the graph."""
         seconds: list[float] = []
         before = self.history.seconds
-        if self._validation_is_due:  # it was killed at it
-            self.validate(before)
         batches = self.feed.batches()
         left = progress(
             range(self.done, self.learner.steps), "train", self.learner.steps, unit="step", done=self.done
         )
         for step in left:
+            if self.learner.validates_here and self._ends_here(before + sum(seconds)):
+                break
             start = time.perf_counter()
             batch = next(batches)
             loss = self.learner.advance(batch)
@@ -122,19 +122,20 @@ class Trainer:
                 self._record(before + sum(seconds), figures)
             if self.done % self.config.checkpoint_every == 0:
                 self.save()
-            if self._validation_is_due:
-                self.validate(before + sum(seconds))
-                if self.learner.ends_here(self.stale):
-                    log.info("step %d: no better for %d validations; ending", self.done, self.stale)
-                    break
         return seconds[1:]
 
-    @property
-    def _validation_is_due(self) -> bool:
-        """Whether this step, before the last, is one to validate at, and has not been yet."""
-        if self.done % self.config.validate_every or not 0 < self.done < self.learner.steps:
-            return False
-        return all(row["step"] != self.done or _score(row) is None for row in self.history.rows)
+    def _ends_here(self, seconds: float) -> bool:
+        """Validate, unless a run that goes on has it on record; whether patience ends with that.
+
+        Args:
+            seconds: of training up to now.
+        """
+        if all(row["step"] != self.done or _score(row) is None for row in self.history.rows):
+            self.validate(seconds)
+        ends = self.learner.ends_here(self.stale)
+        if ends:
+            log.info("step %d: no better for %d validations; ending", self.done, self.stale)
+        return ends
 
     def _check(self, loss: float, batch: Batch) -> None:
         if math.isfinite(loss):
