@@ -35,4 +35,5 @@ def again(convolved: Any) -> Any:
     layer = convolved.op
     if layer.type != "Conv2D":
         return convolved
-    return convolve(*layer.inputs, layer.get_attr("strides"), layer.get_attr("padding"))
+    net, weights = layer.inputs
+    return convolve(net, weights, layer.get_attr("strides"), layer.get_attr("padding"))
