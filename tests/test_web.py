@@ -217,8 +217,9 @@ def test_people_are_learned_named_renamed_and_erased(site, open_browser):
     page.on("pageerror", lambda error: problems.append(str(error)))
     requests = set()
     page.on("request", lambda request: requests.add(request.url.split("?")[0]))
+    ready = "Ready. Nothing leaves this device."
     page.goto(url)
-    expect(page.locator("#state")).to_have_text("Ready. Nothing leaves this device.", timeout=30000)
+    expect(page.locator("#state")).to_have_text(ready, timeout=30000)
     seen, looked = page.locator("#seen"), iter(range(1, 99))
 
     def show(photo):
@@ -238,6 +239,7 @@ def test_people_are_learned_named_renamed_and_erased(site, open_browser):
     page.click("text=Rename")
     expect(page.locator("#known")).to_contain_text("Ben")
     page.reload()
+    expect(page.locator("#state")).to_have_text(ready, timeout=30000)
     expect(page.locator("#known")).to_contain_text("Ben1 picture")
     looked = iter(range(1, 99))
     show(one)
