@@ -315,6 +315,33 @@ def test_the_best_checkpoint_is_exported_and_patience_ends(records: Path, tmp_pa
     assert freeze(tmp_path / "run", tmp_path / "frozen").step == result.best_step
 
 
+def test_what_validates_best_has_the_highest_tar_and_then_auc(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from facetpu.stages.freeze import freeze
+    from facetpu.stages.train import train
+    from facetpu.training import trainer
+    from facetpu.training.validation import PairFigures
+
+    def found(learner: Any) -> Any:
+        return validate_pairs(learner)._replace(figures=of_step[learner.done])
+
+    validate_pairs = trainer.validate_pairs
+    of_step = {
+        5: PairFigures(auc=0.99, accuracy=0.9, tar=0.2),
+        10: PairFigures(auc=0.8, accuracy=0.9, tar=0.5),
+        15: PairFigures(auc=0.9, accuracy=0.8, tar=0.5),
+        20: PairFigures(auc=0.95, accuracy=0.95, tar=0.4),
+        25: PairFigures(auc=0.9, accuracy=0.9, tar=0.5),
+    }
+    config = settings(steps=25, validate_every=5, checkpoint_every=5, keep_best=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "validate_pairs", found)
+        assert train(config, records, tmp_path / "run").best_step == 15
+        assert train(config, records, tmp_path / "run", resume=True).best_step == 15
+    assert freeze(tmp_path / "run", tmp_path / "frozen").step == 15
+
+
 def test_a_run_whose_patience_ended_does_not_train_on_when_it_is_resumed(
     records: Path, tmp_path: Path
 ) -> None:

@@ -45,7 +45,7 @@ class TrainResult(NamedTuple):
         if self.validation_accuracy is not None:
             text += f", validation accuracy {self.validation_accuracy:.3f}"
         if self.validation_auc is not None:
-            text += f", AUC of pairs {self.validation_auc:.3f} (best at step {self.best_step})"
+            text += f", AUC of pairs {self.validation_auc:.3f}, best at step {self.best_step}"
         if self.images_per_second is not None:
             text += f", {self.images_per_second:.0f} images/s"
         return text

@@ -44,7 +44,7 @@ class Trainer:
         self.events = tf.summary.create_file_writer(str(run / "events"))
         self.history = History(run)
         self.saved = -1
-        self.best = (-1.0, 0)  # score and step
+        self.best: tuple[tuple[float, ...], int] = ((), 0)  # score and step
         self.stale = 0  # validations since then
         self.validated: Validated | None = None
 
@@ -217,7 +217,7 @@ class Trainer:
             self._record(self.history.seconds if seconds is None else seconds, figures)
         return figures
 
-    def _rank(self, score: float, step: int) -> bool:
+    def _rank(self, score: tuple[float, ...], step: int) -> bool:
         """Whether ``score`` is the best so far."""
         if score > self.best[0]:
             self.best, self.stale = (score, step), 0
@@ -226,6 +226,12 @@ class Trainer:
         return False
 
 
-def _score(figures: dict[str, float]) -> float | None:
-    """What says which checkpoint is best: people told apart, else photos told right."""
-    return figures.get("validation_auc", figures.get("validation_accuracy"))
+def _score(figures: dict[str, float]) -> tuple[float, ...] | None:
+    """What says which checkpoint is best: people told apart, else photos told right.
+
+    By TAR at FAR 1% first, and by AUC where that says nothing. The other way round it would count most how
+    the pairs are told apart that nobody takes for one person, as those of two collections of photos.
+    """
+    if "validation_tar" in figures:
+        return figures["validation_tar"], figures["validation_auc"]
+    return (figures["validation_accuracy"],) if "validation_accuracy" in figures else None
