@@ -44,24 +44,35 @@ const shown = new WeakMap(); // of each row its key, and the item and the day it
 
 /**
  * Show `items` as the rows of a list. A row whose item is what it was stays the element it is, so that nothing
- * flickers, and whoever has come to a button by keyboard stays there; but on another day a moment reads otherwise.
+ * flickers; but on another day a moment reads otherwise. Its buttons stay even where the row does not: whoever has
+ * come to one by keyboard stays there, and comes back to it from the dialog that it opened.
  */
 export function showRows(list, items, keyOf, rowOf) {
-  const today = new Date().toDateString();
+  const today = new Date().toDateString(), focused = document.activeElement;
   const before = new Map([...list.children].map((row) => [shown.get(row).key, row]));
   const rows = items.map((item) => {
     const key = keyOf(item), state = JSON.stringify([item, today]), old = before.get(key);
     if (old && shown.get(old).state === state) return old;
     const row = rowOf(item);
     shown.set(row, {key, state});
+    if (old) keepControls(old, row);
     return row;
   });
-  const focused = document.activeElement, left = [...list.children].find((row) => row.contains(focused));
-  const heir = left && rows.find((row) => shown.get(row).key === shown.get(left).key);
-  const index = heir && [...left.querySelectorAll('button')].indexOf(focused);
   for (const row of [...list.children]) if (!rows.includes(row)) row.remove();
   rows.forEach((row, at) => list.children[at] === row || list.insertBefore(row, list.children[at] ?? null));
-  if (heir !== left) heir?.querySelectorAll('button')[index]?.focus();
+  if (list.contains(focused)) focused.focus(); // moving it took the focus away
+}
+
+/** Put the buttons and inputs of `old` into `row` for its own, with what its own say and do. */
+function keepControls(old, row) {
+  const [olds, fresh] = [old, row].map((one) => [...one.querySelectorAll('button, input')]);
+  olds.slice(0, fresh.length).forEach((kept, index) => {
+    const one = fresh[index];
+    kept.onclick = one.onclick;
+    kept.ariaLabel = one.ariaLabel;
+    kept.replaceChildren(...one.childNodes);
+    one.replaceWith(kept);
+  });
 }
 
 export const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));

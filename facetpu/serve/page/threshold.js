@@ -1,7 +1,7 @@
 // How like somebody a face must be: a choice of how many strangers may pass for somebody known.
 
 import {get, put} from './api.js';
-import {choice, element, make} from './dom.js';
+import {choice, element, make, showRows} from './dom.js';
 import {attempt} from './say.js';
 
 let last = null; // what the server said last
@@ -10,20 +10,23 @@ let last = null; // what the server said last
 export const showThreshold = async () => show(await get('threshold'));
 
 function show(threshold) {
-  last = threshold;
   const {cosine, false_accepts: now, choices} = threshold;
   const all = [...choices];
   if (cosine !== null && !all.some((one) => one.false_accepts === now)) all.push({false_accepts: now, cosine});
   all.sort((one, other) => one.false_accepts - other.false_accepts);
   element('threshold').hidden = all.length === 0;
-  element('choices').replaceChildren(...all.map((one, index) => choice(
-    'false-accepts', one.false_accepts, one.false_accepts === now,
-    make('span', {}, `about ${share(one.false_accepts)}`,
-      make('small', {}, `${meaning(index, all.length)}Known from a cosine of ${one.cosine.toFixed(2)} on.`)))));
-  const why = cosine === null ? 'This can be chosen when somebody is known.'
+  const rows = all.map((one, index) => ({...one, means: meaning(index, all.length)}));
+  showRows(element('choices'), rows, (one) => one.false_accepts, row);
+  for (const input of element('choices').querySelectorAll('input')) input.checked = Number(input.value) === now;
+  if (JSON.stringify(threshold) === JSON.stringify(last)) return; // what was said of it still holds
+  last = threshold;
+  element('threshold-note').textContent = cosine === null ? 'This can be chosen when somebody is known.'
     : choices.length ? '' : 'There are no faces of strangers with this model to set it by.';
-  element('threshold-note').textContent = why;
 }
+
+const row = ({false_accepts: falseAccepts, cosine, means}) => choice('false-accepts', falseAccepts, false,
+  make('span', {}, `about ${share(falseAccepts)}`,
+    make('small', {}, `${means}Known from a cosine of ${cosine.toFixed(2)} on.`)));
 
 /** "3 of 1,000". */
 function share(falseAccepts) {
