@@ -614,12 +614,16 @@ def test_a_camera_that_is_not_there_is_told_and_another_can_be_watched(known, fi
         expect(page.locator("#hint")).to_have_text(
             re.compile(r"^Camera 1 is lost\. .* It is tried again until it is back\.$")
         )
-        expect(page.locator("#others button")).to_have_text(["Camera 1 (lost)", "Camera 2"])
+        buttons = page.locator("#others button")
+        expect(buttons).to_have_text(["Camera 1 (lost)", "Camera 2"])
+        expect(buttons.first).to_have_attribute("aria-pressed", "true")
         page.click("text=Camera 2")
+        expect(buttons.first).to_have_attribute("aria-pressed", "false")
+        expect(buttons.last).to_have_attribute("aria-pressed", "true")
         expect(page.locator("#hint")).to_be_hidden()
         expect(page.locator("#faces")).to_have_text("Ana")
         shutil.copy(films["ana"], gone)
-        expect(page.locator("#others button").first).to_have_text("Camera 1")
+        expect(buttons.first).to_have_text("Camera 1")
         page.click("text=Camera 1")
         expect(page.locator("#hint")).to_be_hidden()
         expect(page.locator("#faces")).to_have_text("Ana")
@@ -758,5 +762,9 @@ def test_all_of_it_goes_by_keyboard_and_has_names(known, films, visit) -> None:
         page.keyboard.press("Escape")
         expect(page.locator("#known li")).to_have_count(1)
         focused = page.evaluate("document.activeElement.textContent")
+        page.set_viewport_size({"width": 400, "height": 300})
+        page.evaluate("scrollTo(0, document.body.scrollHeight)")
+        scrolled = page.evaluate("scrollY")
         time.sleep(3)
         assert page.evaluate("document.activeElement.textContent") == focused == "Change"
+        assert page.evaluate("scrollY") == scrolled > 0  # who reads elsewhere is not taken back to it

@@ -60,16 +60,18 @@ export function showRows(list, items, keyOf, rowOf) {
   });
   for (const row of [...list.children]) if (!rows.includes(row)) row.remove();
   rows.forEach((row, at) => list.children[at] === row || list.insertBefore(row, list.children[at] ?? null));
-  if (list.contains(focused)) focused.focus(); // moving it took the focus away
+  if (focused !== document.activeElement && list.contains(focused)) {
+    focused.focus({preventScroll: true}); // moving it took the focus away
+  }
 }
 
-/** Put the buttons and inputs of `old` into `row` for its own, with what its own say and do. */
+/** Put the buttons and inputs of `old` into `row` for its own, with what its own are, say and do. */
 function keepControls(old, row) {
   const [olds, fresh] = [old, row].map((one) => [...one.querySelectorAll('button, input')]);
   olds.slice(0, fresh.length).forEach((kept, index) => {
     const one = fresh[index];
+    for (const {name, value} of one.attributes) kept.setAttribute(name, value);
     kept.onclick = one.onclick;
-    kept.ariaLabel = one.ariaLabel;
     kept.replaceChildren(...one.childNodes);
     one.replaceWith(kept);
   });
