@@ -337,7 +337,8 @@ def test_what_validates_best_has_the_highest_tar_and_then_auc(
     config = settings(steps=25, validate_every=5, checkpoint_every=5, keep_best=True)
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "validate_pairs", found)
-        assert train(config, records, tmp_path / "run").best_step == 15
+        result = train(config, records, tmp_path / "run")
+        assert ", AUC of pairs 0.900, TAR at FAR 1% 0.500, best at step 15, " in str(result)
         assert train(config, records, tmp_path / "run", resume=True).best_step == 15
     assert freeze(tmp_path / "run", tmp_path / "frozen").step == 15
 
@@ -384,7 +385,9 @@ def test_a_training_tells_people_apart_whom_it_never_saw_and_knows_the_unknown(t
     curve = roc((embeddings @ embeddings.T)[first, second], (labels[:, None] == labels)[first, second])
     assert found["validation_auc"] == pytest.approx(auc(curve), abs=1e-6)
     assert found["validation_auc"] > 0.9
-    assert read_history(tmp_path / "run")[-1]["validation_auc"] == found["validation_auc"]
+    last = read_history(tmp_path / "run")[-1]
+    assert last["validation_auc"] == found["validation_auc"]
+    assert last["validation_tar"] == found["validation_tar"]
     assert read_labels(tmp_path / "run" / "labels.txt")[-1] == "unknown"
 
 

@@ -38,6 +38,7 @@ class TrainResult(NamedTuple):
     validation_accuracy: float | None  # None without validation photos
     images_per_second: float | None  # None where nothing was left to train
     validation_auc: float | None = None  # over pairs of photos; None without two of one person and of two
+    validation_tar: float | None = None  # of the same pairs, at FAR 1%
     best_step: int | None = None  # which validated best
 
     def __str__(self) -> str:
@@ -45,7 +46,11 @@ class TrainResult(NamedTuple):
         if self.validation_accuracy is not None:
             text += f", validation accuracy {self.validation_accuracy:.3f}"
         if self.validation_auc is not None:
-            text += f", AUC of pairs {self.validation_auc:.3f}, best at step {self.best_step}"
+            text += f", AUC of pairs {self.validation_auc:.3f}"
+        if self.validation_tar is not None:
+            text += f", TAR at FAR 1% {self.validation_tar:.3f}"
+        if self.best_step is not None:
+            text += f", best at step {self.best_step}"
         if self.images_per_second is not None:
             text += f", {self.images_per_second:.0f} images/s"
         return text
@@ -117,6 +122,7 @@ def _lead(
         "loss": trainer.learner.average_loss,
         "validation_accuracy": figures.get("validation_accuracy"),
         "validation_auc": figures.get("validation_auc"),
+        "validation_tar": figures.get("validation_tar"),
         "best_step": trainer.best[1] if figures else None,
     }
     write_projector(trainer)
@@ -144,6 +150,7 @@ def _result(run: Path, found: dict[str, Any], speed: float | None) -> TrainResul
         found.get("validation_accuracy"),
         speed,
         found.get("validation_auc"),
+        found.get("validation_tar"),
         found.get("best_step"),
     )
 
