@@ -1,10 +1,10 @@
 """Whether a person is better known by the mean of their embeddings or by several prototypes.
 
-Run: python scripts/compare_prototypes.py FACES.npz --photos 5
-FACES.npz holds ``embeddings`` float32 [n, D] of length 1 and ``people`` [n], whose each is. People with more
-photos than asked are enrolled with that many, drawn anew each time; the rest of their photos are to be named,
-and everybody else's are strangers. The share of photos named rightly is given at the thresholds that 1% and
-10% of the strangers reach.
+Run: facetpu embed MODEL CROPS faces.npz && python scripts/compare_prototypes.py faces.npz --photos 5
+
+People with more photos than asked are enrolled with that many, drawn anew each time; the rest of their photos
+are to be named, and everybody else's are strangers. The share of photos named rightly is given at the
+thresholds that 1% and 10% of the strangers reach.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from facetpu.board.gallery import normalised
+from facetpu.evaluation.embeddings import Embeddings, read_embeddings
 
 ROUNDS = 10  # of k-means, which has settled long before
 
@@ -48,14 +49,19 @@ def person_scores(faces: np.ndarray, people: list[np.ndarray], count: int) -> np
     return np.maximum.reduceat(faces @ np.vstack(rows).T, starts, axis=1)
 
 
+def people_of(faces: Embeddings) -> np.ndarray:
+    """Whose each crop is: its folder's name."""
+    return np.array([Path(crop).parent.name for crop in faces.crops])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("faces", type=Path)
+    parser.add_argument("faces", type=Path, help="a file of facetpu embed")
     parser.add_argument("--photos", type=int, default=5, help="enrolled of each person")
     parser.add_argument("--draws", type=int, default=10)
     asked = parser.parse_args()
-    with np.load(asked.faces) as file:
-        embeddings, owners = file["embeddings"], file["people"]
+    faces = read_embeddings(asked.faces)
+    embeddings, owners = faces.rows, people_of(faces)
     names, counts = np.unique(owners, return_counts=True)
     names = names[counts > asked.photos]
     strangers = embeddings[~np.isin(owners, names)]

@@ -105,8 +105,8 @@ def trainings(data: Path) -> list[Training]:
         Training("longer", "and longer", longer, after="margin"),
         Training("longest", "and longer still", longest, after="longer"),
         Training("kept", "teacher, asked once", kept),
-        Training("live", "then asked live", {**taught, "warm_start": "kept", "steps": 5000}, "kept"),
-        Training("more", "and longer live", {**taught, "warm_start": "live", "steps": 5000}, "live"),
+        Training("live", "then asked live", {**taught, "warm_start": "kept", "steps": 5000}, after="kept"),
+        Training("more", "and longer live", {**taught, "warm_start": "live", "steps": 5000}, after="live"),
         Training("warm", "ImageNet, then teacher", {**taught, "warm_start": coral}),
     ]
 
