@@ -212,7 +212,7 @@ def draw(figures: dict[str, Any], path: Path) -> None:
         axes.plot(*zip(*points, strict=True), "o-", color=color, lw=2, ms=4, label=one["words"])
     axes.legend(frameon=False, fontsize=10, labelcolor="linecolor", loc="lower right", ncols=2)
     axes.set_xlim(left=0)
-    axes.set_ylim(0, 0.6)
+    axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_xlabel(f"minutes of training on {CORES} cores", color=INK, fontsize=10.5)
     title = "Pairs of people who were held out: TAR at FAR 1%"
