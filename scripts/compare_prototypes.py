@@ -54,12 +54,16 @@ def people_of(faces: Embeddings) -> np.ndarray:
     return np.array([Path(crop).parent.name for crop in faces.crops])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+def read_arguments(text: str | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("faces", type=Path, help="a file of facetpu embed")
     parser.add_argument("--photos", type=int, default=5, help="enrolled of each person")
     parser.add_argument("--draws", type=int, default=10)
-    asked = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    asked = read_arguments(__doc__)
     faces = read_embeddings(asked.faces)
     embeddings, owners = faces.rows, people_of(faces)
     names, counts = np.unique(owners, return_counts=True)

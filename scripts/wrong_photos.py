@@ -9,11 +9,10 @@ are the strangers; half of them set the threshold, the wrong photos are of the o
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
+import sys
 
 import numpy as np
-from compare_prototypes import people_of
+from compare_prototypes import people_of, read_arguments
 
 from facetpu.board.checks import likeness_faults
 from facetpu.board.gallery import empty_gallery
@@ -39,17 +38,16 @@ def refused(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("faces", type=Path, help="a file of facetpu embed")
-    parser.add_argument("--photos", type=int, default=5, help="right ones of each person")
-    parser.add_argument("--draws", type=int, default=10)
-    asked = parser.parse_args()
+    asked = read_arguments(__doc__)
     faces = read_embeddings(asked.faces)
     _, person, counts = np.unique(people_of(faces), return_inverse=True, return_counts=True)
     known = np.flatnonzero(counts > asked.photos)
     single = np.flatnonzero(counts[person] == 1)
     if len(known) < 2 or len(single) // 2 < max(len(known), 10):
-        parser.error(f"{asked.faces}: too few people of more than {asked.photos} photos, or of a single one")
+        sys.exit(
+            f"{asked.faces}: {len(known)} people have more than {asked.photos} photos and {len(single)} a "
+            "single one; it takes two of the former, and twice as many of the latter and 20 at least"
+        )
     print(f"{len(known)} people, {asked.photos} photos each; {len(single)} strangers")
     for false_accepts in (0.001, 0.01, 0.05):
         kinds: dict[str, list[np.ndarray]] = {"strangers'": [], "others'": [], "right": []}
