@@ -260,7 +260,9 @@ def test_scopes_are_names_and_patterns_of_them() -> None:
 
 def test_frozen_layers_keep_their_moving_averages_and_use_them() -> None:
     from facetpu.nets.classifier import Classifier
+    from facetpu.nets.tensorflow import tf
 
+    tf.random.set_seed(0)
     pixels = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype(np.float32)
     last = Network(image_size=32, embedding_dim=8, trainable_scopes=["MobilenetV1/Conv2d_13*", "Embedding"])
     model = Classifier(last, 3)
@@ -291,6 +293,7 @@ def test_a_network_runs_wholly_on_the_edge_tpu(name: str, tmp_path: Path) -> Non
     side = 64
     network = Network(name=name, image_size=side, embedding_dim=16)
     with tf.Graph().as_default(), v1.Session() as session:
+        tf.random.set_seed(0)
         classify(v1.placeholder(tf.float32, [1, side, side, 3]), network, 3, is_training=False)
         session.run(v1.global_variables_initializer())
         prefix = v1.train.Saver(by_name(v1.global_variables())).save(session, str(tmp_path / "model.ckpt"))

@@ -12,6 +12,14 @@ from facetpu.config import Network
 from facetpu.errors import FacetpuError
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """One seed a test, not a model: two models of a test must begin apart."""
+    from facetpu.nets.tensorflow import tf
+
+    tf.random.set_seed(0)
+
+
 def model_of(network: Network, people: int = 3) -> tuple[Any, dict[str, Any]]:
     """A classifier with its variables made, in their order."""
     from facetpu.nets.checkpoint import by_name
