@@ -13,7 +13,6 @@ curves over the minutes of two cores.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from pathlib import Path
@@ -24,6 +23,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from real_photos import Chain, link, parser_of, photos_of, read_arguments
+
+from facetpu.history import read_history
 
 DISTIL = Path(__file__).parents[1] / "configs" / "distil.yaml"
 CORES = 2  # that the minutes are told of
@@ -182,9 +183,7 @@ def validations(run: Path) -> list[tuple[int, float]]:
     Not their AUC: most pairs are of one of pins and one of CelebA, which look unlike each other whoever is
     on them. Among the few pairs that are taken for one person there are hardly any of those.
     """
-    with (run / "history.csv").open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["validation_tar"]]
-    return [(int(row["step"]), float(row["validation_tar"])) for row in rows]
+    return [(int(row["step"]), row["validation_tar"]) for row in read_history(run) if "validation_tar" in row]
 
 
 def minutes(figures: dict[str, Any], name: str) -> tuple[float, float]:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 from crops import write_crops
@@ -12,7 +11,7 @@ from small_base import pixels_as_embedding
 from facetpu.artefacts import write_manifest
 from facetpu.cli import main
 from facetpu.errors import FacetpuError
-from facetpu.evaluation.run_page import read_curves
+from facetpu.history import History, read_history
 from facetpu.stages.evaluate import evaluate
 from facetpu.stages.report import report
 
@@ -52,22 +51,27 @@ def test_a_page_holds_every_stage_in_the_order_of_the_pipeline(export, tmp_path)
         report([export], out)
 
 
-def test_a_trainings_curves_are_read_and_its_pictures_are_none(tmp_path):
-    from facetpu.nets.tensorflow import tf
-
+def test_a_trainings_curves_are_those_of_its_history(tmp_path):
     run = tmp_path / "run"
-    writer = tf.summary.create_file_writer(str(run / "events"))
-    with writer.as_default():
-        for step in (10, 20, 30):
-            tf.summary.scalar("loss", 3 / step, step=step)
-            tf.summary.image("hard_pairs", np.zeros((1, 4, 4, 3), np.uint8), step=step)
-    writer.close()
+    run.mkdir()
+    history = History(run)
+    for step in (10, 20, 30):
+        history.add(step=step, seconds=step / 2, loss=3 / step)
+    history.add(step=30, seconds=15, validation_auc=0.9)
     write_manifest(run, "train", {"seed": 1}, {}, steps=30, loss=0.1)
-    assert read_curves(run / "events") == {"loss": [(step, pytest.approx(3 / step)) for step in (10, 20, 30)]}
+    with history.path.open("a") as file:
+        file.write("40,20,0.0")  # killed while it wrote
+    assert read_history(run) == history.rows
     report([run], tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert page.count("data:image/png") == 1
-    assert "Loss over the steps." in page
+    assert page.count("data:image/png") == 2
+    assert page.index("The loss over the steps.") < page.index("The AUC of validation pairs over the steps.")
+    for damaged in ("40,20,low,,,,,", "40,20", ",20,0.1,,,,,", "\0"):
+        lines = history.path.read_text().splitlines()[:4]
+        history.path.write_text("\n".join([*lines, damaged]) + "\n")
+        with pytest.raises(FacetpuError, match=r"history.csv: line 5 is no measurement of a training"):
+            report([run], tmp_path / "another.html")
+    assert not (tmp_path / "another.html").exists()
 
 
 def test_what_is_no_stage_is_refused(tmp_path):

@@ -22,9 +22,9 @@ from crops import write_crops
 from facetpu.cli import main
 from facetpu.config import Devices, TrainConfig, read_config
 from facetpu.errors import FacetpuError
+from facetpu.history import read_history
 from facetpu.stages.pack import pack
 from facetpu.training.cluster import Share, read_share
-from facetpu.training.history import read_history
 
 SCRIPT = Path(__file__).with_name("train_on_devices.py")
 TINY: dict[str, Any] = {

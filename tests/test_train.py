@@ -113,9 +113,9 @@ def test_a_rerun_does_nothing_and_another_training_is_not_overwritten(
 def test_a_killed_training_resumes_as_if_undisturbed(
     whole: Any, records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from facetpu.history import read_history
     from facetpu.stages import train as stage
     from facetpu.training import trainer
-    from facetpu.training.history import read_history
 
     def killed(steps: range, *args: Any, **kwargs: Any) -> Iterator[int]:
         yield from steps[:15]
@@ -272,10 +272,10 @@ def test_whatever_it_holds_a_training_resumes_to_the_same_bits(
 def test_a_training_killed_while_it_validates_validates_again_and_keeps_the_same_best(
     records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from facetpu.history import read_history
     from facetpu.nets.checkpoint import chosen_checkpoint
     from facetpu.stages.train import train
     from facetpu.training import trainer
-    from facetpu.training.history import read_history
 
     def killed(learner: Any) -> Any:
         if learner.done == 20:
@@ -346,8 +346,8 @@ def test_what_validates_best_has_the_highest_tar_and_then_auc(
 def test_a_run_whose_patience_ended_does_not_train_on_when_it_is_resumed(
     records: Path, tmp_path: Path
 ) -> None:
+    from facetpu.history import read_history
     from facetpu.stages.train import train
-    from facetpu.training.history import read_history
 
     network = {"name": "tiny", "image_size": 32, "embedding_dim": 8, "trainable_scopes": ["Embedding"]}
     config = settings(
@@ -363,8 +363,8 @@ def test_a_run_whose_patience_ended_does_not_train_on_when_it_is_resumed(
 
 
 def test_a_training_tells_people_apart_whom_it_never_saw_and_knows_the_unknown(tmp_path: Path) -> None:
+    from facetpu.history import read_history
     from facetpu.metrics import auc, roc
-    from facetpu.training.history import read_history
 
     write_crops(tmp_path / "crops", people=6, photos=6)
     write_crops(tmp_path / "everybody", people=12, photos=2)

@@ -165,22 +165,13 @@ def draw_map(path: Path, points: np.ndarray, names: Sequence[str]) -> None:
         axes.set_position([0.03, 0.36, 0.94, 0.62])
 
 
-def draw_lines(path: Path, label: str, lines: dict[str, Sequence[tuple[float, float]]]) -> None:
-    """Values over steps, as a training writes them.
-
-    Args:
-        path: the file.
-        label: of the values.
-        lines: (step, value) by the name of the line.
-    """
+def draw_line(path: Path, label: str, points: Sequence[tuple[float, float]]) -> None:
+    """Values over steps, (step, value), as a training writes them; ``label`` is of the values."""
     with _panel(path, label) as axes:
-        for (name, points), color in zip(sorted(lines.items()), PEOPLE, strict=False):
-            axes.plot(*np.array(points).T, color=color, lw=1.8, label=name)
+        axes.plot(*np.array(points).T, color=SAME, lw=1.8)
         axes.set_xlabel("step")
         axes.margins(x=0.01)
         axes.grid(color=GRID, lw=0.8)
-        if len(lines) > 1:
-            axes.legend(frameon=False, fontsize=11)
 
 
 @contextlib.contextmanager

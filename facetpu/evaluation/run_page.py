@@ -8,11 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ..artefacts import files_under, read_manifest
 from ..errors import FacetpuError
-from .curves import draw_lines
+from ..history import read_history
+from .curves import draw_line
 from .figures import REPORT as EVALUATION
 from .figures import read_evaluation
 from .identification import share
@@ -41,7 +40,14 @@ PANELS = {
     "photos.png": "What more photos of a person bring.",
     "map.png": "The people with the most photos.",
 }
-TRAINED = ("loss", "validation_accuracy", "learning_rate")  # the curves that come first
+CURVES = {
+    "loss": "The loss over the steps.",
+    "validation_tar": "Same-person pairs accepted where 1% of other pairs are, over the steps.",
+    "validation_auc": "The AUC of validation pairs over the steps.",
+    "validation_accuracy": "Validation photos told right, over the steps.",
+    "learning_rate": "The learning rate over the steps.",
+    "images_per_second": "Images a second over the steps.",
+}
 # What of a manifest is no figure of its stage.
 APART = ("stage", "version", "config", "inputs", "alignment", "shards", "records", "counts")
 LONGEST = 16  # letters of a figure; longer ones go with the settings
@@ -113,13 +119,12 @@ def read_section(folder: Path, scratch: Path) -> tuple[int, Section]:
 
 def _train(section: Section, folder: Path, scratch: Path) -> Section:
     pictures: list[Picture] = []
-    curves = read_curves(folder / "events")
-    for name in sorted(
-        curves, key=lambda name: (TRAINED.index(name) if name in TRAINED else len(TRAINED), name)
-    ):
-        label = name.replace("_", " ").replace("/", ", ")
-        draw_lines(scratch / f"{len(pictures)}.png", label, {label: curves[name]})
-        pictures.append(Picture(scratch / f"{len(pictures)}.png", f"{label.capitalize()} over the steps."))
+    rows = read_history(folder)
+    for name, caption in CURVES.items():
+        points = [(row["step"], row[name]) for row in rows if name in row]
+        if points:
+            draw_line(scratch / f"{name}.png", name.replace("_", " "), points)
+            pictures.append(Picture(scratch / f"{name}.png", caption))
     return section._replace(pictures=pictures)
 
 
@@ -210,25 +215,6 @@ _FILLED: dict[str, Callable[[Section, Path, Path], Section]] = {
     "classify": _classify,
     "cluster": _cluster,
 }
-
-
-def read_curves(events: Path) -> dict[str, list[tuple[float, float]]]:
-    """What a training wrote for TensorBoard, (step, value) by name; empty where it wrote nothing."""
-    if not events.is_dir() or not any(events.iterdir()):
-        return {}
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from tensorboard.util.tensor_util import make_ndarray
-
-    written = EventAccumulator(str(events), size_guidance={"tensors": 0, "scalars": 0})
-    written.Reload()
-    curves = {
-        name: [(event.step, float(make_ndarray(event.tensor_proto))) for event in written.Tensors(name)]
-        for name in written.Tags()["tensors"]
-        if written.SummaryMetadata(name).plugin_data.plugin_name == "scalars"  # pictures are tensors too
-    }
-    return {
-        name: points for name, points in curves.items() if np.isfinite([value for _, value in points]).all()
-    }
 
 
 def _report(path: Path) -> dict[str, Any]:

@@ -6,10 +6,10 @@ import io
 from pathlib import Path
 from typing import Any
 
+from ..history import History
 from ..nets.classifier import find_network
 from ..nets.cost import cost
 from ..page import write_page
-from .history import History
 from .trainer import Trainer
 
 INK, GRID, TEAL, RUST = "#22313f", "#e3e8ec", "#0b7a75", "#d1603d"

@@ -13,12 +13,12 @@ from typing import Any
 
 from ..config import TrainConfig
 from ..errors import FacetpuError
+from ..history import History
 from ..nets.checkpoint import BEST, PREFIX, check_checkpoint, latest_checkpoint, make_saver
 from ..nets.tensorflow import tf
 from ..progress import progress
 from .devices import Crew
 from .feed import Feed
-from .history import History
 from .learner import Learner
 from .records import Batch, Records
 from .sampling import read_index

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
-from ..artefacts import write_text
+from .artefacts import write_text
+from .errors import FacetpuError
 
 NAME = "history.csv"
 # Of the whole run: the step it was measured at and the seconds of training up to it.
@@ -47,14 +47,25 @@ class History:
 
 
 def read_history(run: Path) -> list[dict[str, float]]:
-    """The measurements in ``run``, none where there are none; a half-written last line is left out."""
+    """The measurements in ``run``, none where there are none; a half-written last line is left out.
+
+    Raises:
+        FacetpuError: a line is no measurement.
+    """
     path = run / NAME
     if not path.is_file():
         return []
+    *lines, _ = path.read_text(encoding="utf-8", errors="replace").split("\n")  # the last ends in no "\n"
     rows = []
-    for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines()):
-        if row.get(COLUMNS[-1]) is not None:
-            rows.append({name: float(value) for name, value in row.items() if value})
+    for number, line in enumerate(lines[1:], 2):
+        try:
+            values = zip(COLUMNS, line.split(","), strict=True)
+            row = {name: float(value) for name, value in values if value}
+            rows.append({"step": row["step"], "seconds": row["seconds"], **row})
+        except (KeyError, ValueError):
+            raise FacetpuError(
+                f"{path}: line {number} is no measurement of a training; delete that line"
+            ) from None
     return rows
 
 
