@@ -163,6 +163,7 @@ def test_an_address_has_parts_with_defaults() -> None:
         "host", 8883, True, "me", PASSWORD, "front door"
     )
     assert Broker.parse("mqtt://[::1]:99/a/b").port == 99
+    assert Broker.parse("mqtt://me:1@host/a%40b") == Broker("host", 1883, False, "me", "1", "a@b")
 
 
 @pytest.mark.parametrize(
@@ -175,6 +176,8 @@ def test_an_address_has_parts_with_defaults() -> None:
         ("mqtt://me:secret#@host", "must write as %3F and %23"),
         ("mqtt://me:1?secret@host", "must write as %3F and %23"),
         ("mqtt://me:secret/@host", "must write / as %2F"),
+        ("mqtt://me:12/secret@host", "must write / as %2F"),
+        ("mqtt://secret/@host", "must write / as %2F"),
         ("mqtt://host/a/%23", r"may hold no \+ and no #"),
     ],
 )

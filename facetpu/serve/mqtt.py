@@ -68,6 +68,10 @@ class Broker(NamedTuple):
             raise FacetpuError(
                 f"--mqtt: the port is no number up to 65535; a password must write / as %2F; give {form}"
             ) from None
+        if "@" in parts.path:  # user:12/34@host would be port 12 of the host user
+            raise FacetpuError(
+                f"--mqtt: has an @ behind a /; a password must write / as %2F, a prefix @ as %40; give {form}"
+            )
         if parts.scheme not in PORTS or not parts.hostname:
             raise FacetpuError(f"--mqtt: is no address of a broker; give {form}")
         prefix = unquote(parts.path).strip("/") or PREFIX
