@@ -41,7 +41,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     optimizer = {"learning_rate": 0.02}
     config = TrainConfig.model_validate(
-        {"network": network, "optimizer": optimizer, "steps": 40, "batch_size": 32}
+        {"network": network, "optimizer": optimizer, "steps": 80, "batch_size": 32}
     )
     train(config, folder / "records", folder / "run")
     return folder / "run"

@@ -35,7 +35,10 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settings(**changes: Any) -> TrainConfig:
     network = {"name": "tiny", "image_size": 32, "embedding_dim": 8, "batch_norm_decay": 0.8}
-    asked = {"network": network, "steps": 80, "batch_size": 8, "checkpoint_every": 10, "validate_every": 12}
+    asked = {
+        "network": network, "steps": 80, "batch_size": 8, "checkpoint_every": 10, "validate_every": 12,
+        "optimizer": {"learning_rate": 0.01},
+    }  # fmt: skip
     return TrainConfig.model_validate({**asked, **changes})
 
 
@@ -373,7 +376,7 @@ def test_a_training_tells_people_apart_whom_it_never_saw_and_knows_the_unknown(t
     options = ["--held-out", 0.34, "--unknown", tmp_path / "others", "--validation", 0.2, "--shards", 2]
     facetpu("pack", tmp_path / "crops", tmp_path / "records", *options)
     config = settings(
-        loss={"name": "cosface", "scale": 16}, optimizer={"name": "adam", "learning_rate": 0.03}
+        loss={"name": "cosface", "scale": 16}, optimizer={"name": "adam", "learning_rate": 0.01}, steps=160
     )
     write_config(tmp_path / "config.yaml", config)
     told = facetpu("train", tmp_path / "config.yaml", tmp_path / "records", tmp_path / "run", "--json")
