@@ -23,7 +23,7 @@ from serve_people import ANA, BO, CY, DI, POSES, encoded, photo, portrait, write
 
 from facetpu.board.folder import ModelFolder
 from facetpu.board.identify import Identifier
-from facetpu.board.people import list_people, remove_person, rename_person
+from facetpu.board.people import list_people, merge_people, remove_person, rename_person
 from facetpu.board.recogniser import read_known
 from facetpu.board.tracking import CONFIRMED
 from facetpu.board.video import Frame
@@ -88,6 +88,17 @@ def written(house: House, name: str | None, crop: bytes) -> int:
     event = diary.begin("0", 1, Seen(name, 0.7, 12.0, False, 5), 1.0, crop, kept_from=time.time())
     diary.close()
     return event
+
+
+def swap(model: Path) -> None:
+    rename_person(model, "Ana", "Cy")
+    rename_person(model, "Bo", "Ana")
+    rename_person(model, "Cy", "Bo")
+
+
+def take_the_name(model: Path) -> None:
+    remove_person(model, "Ana")
+    rename_person(model, "Bo", "Ana")
 
 
 def full_disk(*_: object) -> None:
@@ -572,6 +583,40 @@ def test_what_was_begun_before_a_kill_is_done_to_its_end(home: House) -> None:
             ("Anna", True),
         ]
         assert named_anywhere(again.state, "Bo") == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "ana", "bo"),
+    [
+        (lambda model: rename_person(model, "Ana", "Anna"), "Anna", "Bo"),
+        (lambda model: merge_people(model, "Ana", "Bo"), "Bo", "Bo"),
+        (swap, "Bo", "Ana"),
+        (lambda model: remove_person(model, "Ana"), None, "Bo"),
+        (take_the_name, None, "Ana"),
+    ],
+)
+@pytest.mark.parametrize("running", [True, False])
+def test_what_was_seen_stays_with_who_was_seen(
+    changes: Callable[[Path], object], ana: str | None, bo: str, running: bool, home: House
+) -> None:
+    """Whatever another program has them called, beside a running house or while there is none."""
+    written(home, "Ana", b"of Ana")
+    written(home, "Bo", b"of Bo")
+
+    def followed(house: House) -> bool:
+        seen = [(event.who, house.crop(event.id)) for event in reversed(house.events())]
+        pictures = {person.name for person in house.people() if house.portrait(person.name)}
+        theirs = [(ana, b"of Ana" if ana else None), (bo, b"of Bo")]
+        return seen == theirs and pictures == {ana, bo} - {None}
+
+    if running:
+        with House(model_of(home), [], None, Settings()) as house:
+            changes(model_of(home))
+            eventually(lambda: followed(house))
+    else:
+        changes(model_of(home))
+    with House(model_of(home), [], None, Settings()) as again:
+        assert followed(again)
 
 
 @pytest.mark.slow

@@ -35,6 +35,7 @@ CREATE TABLE IF NOT EXISTS event (
 CREATE INDEX IF NOT EXISTS event_kept_from ON event (kept_from);
 CREATE INDEX IF NOT EXISTS event_present ON event (id) WHERE present;
 CREATE TABLE IF NOT EXISTS person (name TEXT PRIMARY KEY, last_seen REAL, portrait TEXT);
+CREATE TABLE IF NOT EXISTS owner (photo TEXT PRIMARY KEY, name TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS intent (
     id INTEGER PRIMARY KEY, action TEXT NOT NULL, name TEXT NOT NULL, other TEXT
 );
@@ -241,28 +242,63 @@ class Diary:
     def rename(self, name: str, new: str) -> None:
         """Write ``new`` wherever ``name`` stands; where both do, as after a merge, the two become one."""
         with self._writing():
-            for column in ("name", "corrected_name"):
-                self._base.execute(f"UPDATE event SET {column} = ? WHERE {column} = ?", (new, name))
-            people = {row["name"]: row for row in self._rows("SELECT * FROM person")}
-            both = [people[who] for who in (new, name) if who in people]
-            seen = [row["last_seen"] for row in both if row["last_seen"] is not None]
-            portraits = [row["portrait"] for row in both if row["portrait"] is not None]
-            self._base.execute("DELETE FROM person WHERE name IN (?, ?)", (name, new))
-            self._base.execute(
-                "INSERT INTO person (name, last_seen, portrait) VALUES (?, ?, ?)",
-                (new, max(seen) if seen else None, portraits[0] if portraits else None),
-            )
+            self._rename(name, new)
         self._sweep()
 
     def erase(self, name: str) -> None:
         """Leave nothing of ``name``: neither portrait nor, of each event of theirs, name and crop."""
         with self._writing():
-            self._base.execute(f"UPDATE event SET crop = NULL WHERE {_WHO} = ?", (name,))
-            for column in ("name", "corrected_name"):
-                self._base.execute(f"UPDATE event SET {column} = NULL WHERE {column} = ?", (name,))
-            self._base.execute("DELETE FROM person WHERE name = ?", (name,))
+            self._erase(name)
         self._sweep()
         self._leave_no_trace()
+
+    def owners(self) -> dict[str, str]:
+        """Whose each enrolled photo was, by its SHA-256, when ``follow`` was called last."""
+        return {row["photo"]: row["name"] for row in self._rows("SELECT photo, name FROM owner")}
+
+    def follow(self, heirs: dict[str, str | None], owners: dict[str, str]) -> None:
+        """Have all that was seen follow the people of now, at once: two may have changed their names.
+
+        Args:
+            heirs: who each of these names is now; None for nobody, who is erased.
+            owners: whose each enrolled photo is now, by its SHA-256.
+        """
+        with self._writing():
+            between = {name: f"/{number}" for number, name in enumerate(heirs)}  # which nobody is called
+            for name, heir in heirs.items():
+                if heir is None:
+                    self._erase(name)
+                else:
+                    self._rename(name, between[name])
+            for name, heir in heirs.items():
+                if heir is not None:
+                    self._rename(between[name], heir)
+            self._base.execute("DELETE FROM owner")
+            self._base.executemany("INSERT INTO owner (photo, name) VALUES (?, ?)", owners.items())
+        if heirs:
+            self._sweep()
+        self._leave_no_trace()
+
+    def _rename(self, name: str, new: str) -> None:
+        for column in ("name", "corrected_name"):
+            self._base.execute(f"UPDATE event SET {column} = ? WHERE {column} = ?", (new, name))
+        self._base.execute("UPDATE owner SET name = ? WHERE name = ?", (new, name))
+        people = {row["name"]: row for row in self._rows("SELECT * FROM person")}
+        both = [people[who] for who in (new, name) if who in people]
+        seen = [row["last_seen"] for row in both if row["last_seen"] is not None]
+        portraits = [row["portrait"] for row in both if row["portrait"] is not None]
+        self._base.execute("DELETE FROM person WHERE name IN (?, ?)", (name, new))
+        self._base.execute(
+            "INSERT INTO person (name, last_seen, portrait) VALUES (?, ?, ?)",
+            (new, max(seen) if seen else None, portraits[0] if portraits else None),
+        )
+
+    def _erase(self, name: str) -> None:
+        self._base.execute(f"UPDATE event SET crop = NULL WHERE {_WHO} = ?", (name,))
+        for column in ("name", "corrected_name"):
+            self._base.execute(f"UPDATE event SET {column} = NULL WHERE {column} = ?", (name,))
+        for table in ("person", "owner"):
+            self._base.execute(f"DELETE FROM {table} WHERE name = ?", (name,))
 
     def names(self) -> set[str]:
         """Everybody who is named in it."""

@@ -18,6 +18,7 @@ from typing import Callable, Iterator
 
 from ..board.checks import Fault
 from ..board.enrolment import Enrolled
+from ..board.gallery import Gallery
 from ..board.identify import Identifier
 from ..board.intake import Candidate, look_at
 from ..image import UnreadableImage, decode_image, resize
@@ -73,6 +74,7 @@ class Household:
         self.enrolments = Enrolments(identifier.reader, roster.pairs_threshold())
         self._changing = threading.RLock()
         self._unwritten: list[Callable[[], None]] = []  # the diary's part of changes, oldest first
+        self._followed: Gallery | None = None  # that the diary names the people of
         self._decoding = threading.Lock()
         self._finish_intents()
         identifier.know(roster.gallery)
@@ -133,6 +135,8 @@ class Household:
             self._write_down()
             try:
                 yield
+                if self.roster.gallery is not self._followed:
+                    self._write_down(self._tidy)
             except Full:
                 self.roster.untold()  # what was done until then; ``look_around`` tells it
                 raise
@@ -145,10 +149,16 @@ class Household:
             del self._unwritten[0]
 
     def _tidy(self) -> None:
-        """Keep nothing of those who are known no more, as when ``facetpu people`` removed them."""
-        for name in sorted(self._diary.names() - set(self.roster.gallery.people)):
-            self._diary.erase(name)
+        """Have what was seen follow the people, as when ``facetpu people`` renamed or removed somebody.
+
+        Nothing is kept of those who are known no more.
+        """
+        gallery, owners = self.roster.gallery, self.roster.owners()
+        heirs = _heirs(self._diary.names(), self._diary.owners(), owners)
+        self._diary.follow(heirs, owners)
+        for name in heirs:
             self.enrolments.forget(name)
+        self._followed = gallery
 
     def look_around(self) -> None:
         """Go on with what another program has made of the people, if one has; for the thread that looks."""
@@ -305,3 +315,27 @@ class Household:
             self._take_away(hashlib.sha256(crop).hexdigest())
         self._diary.correct(event, None)
         self._tidy()
+
+
+def _heirs(names: set[str], before: dict[str, str], now: dict[str, str]) -> dict[str, str | None]:
+    """Who those of ``names`` are now that are not who they were; None for nobody.
+
+    Somebody is now who has all the photos that were theirs, whatever the name is; where nobody has, who
+    bears the name, unless every photo of that one was somebody else's.
+
+    Args:
+        names: those to be told of.
+        before: whose each photo was, by its SHA-256.
+        now: whose each is.
+    """
+    heirs: dict[str, str | None] = {}
+    for name in sorted(names):
+        holders = {now.get(photo) for photo, owner in before.items() if owner == name}
+        givers = {before.get(photo) for photo, owner in now.items() if owner == name}
+        if len(holders) == 1 and None not in holders:
+            heir = holders.pop()
+        else:
+            heir = name if givers & {name, None} or (givers and not holders) else None
+        if heir != name:
+            heirs[name] = heir
+    return heirs

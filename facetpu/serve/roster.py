@@ -131,10 +131,11 @@ class Roster:
 
     def owner_of(self, photo: str) -> str | None:
         """Whose the photo with this SHA-256 is; None where there is none such."""
-        gallery = self.gallery
-        if photo not in gallery.photos:
-            return None
-        return gallery.people[int(gallery.person[gallery.photos.index(photo)])]
+        return self.owners().get(photo)
+
+    def owners(self) -> dict[str, str]:
+        """Whose each enrolled photo is, by its SHA-256."""
+        return _owners(self.gallery)
 
     # --- changes
 
@@ -294,9 +295,14 @@ def _check_distinct(names: list[str]) -> None:
         raise Conflict(str(error)) from None
 
 
+def _owners(gallery: Gallery) -> dict[str, str]:
+    """Whose each photo is, by its SHA-256."""
+    return {photo: gallery.people[person] for photo, person in zip(gallery.photos, gallery.person)}
+
+
 def _with_owners(candidates: list[Candidate], known: Gallery) -> list[Candidate]:
     """The candidates, with a fault for those whose very file is enrolled already."""
-    owners = {sha: known.people[person] for sha, person in zip(known.photos, known.person)}
+    owners = _owners(known)
     result = []
     for candidate in candidates:
         owner = owners.get(candidate.digest)
