@@ -65,7 +65,7 @@ class ExportResult(NamedTuple):
     percentile: float  # and of the worst hundredth of them
     auc_float: float | None  # of telling their people apart; None where nobody has two crops
     auc: float | None
-    warnings: list[str]  # of the calibration set
+    warnings: list[str]  # of the calibration set, and of an embedder that does not know its people
     worst_layers: list[str]
     remedies: list[str]
     threshold: float  # 1:1 cosine

@@ -17,7 +17,7 @@ from facetpu.artefacts import read_manifest
 from facetpu.board.embed import Embedder
 from facetpu.cli import main
 from facetpu.errors import FacetpuError
-from facetpu.quantization.advice import remedies, warnings_of
+from facetpu.quantization.advice import remedies, warnings_of, weakness
 from facetpu.quantization.calibration import Sample, read_sample
 from facetpu.quantization.compare import Comparison, compare
 from facetpu.runtime import interpreter
@@ -202,6 +202,28 @@ def test_a_calibration_set_that_will_not_do_is_warned_of() -> None:
     assert varied.startswith("shows nearly one and the same picture")
     (faces,) = warnings_of(sample_of(noise, 30), 60, aligned=False)
     assert faces.startswith("has a face where alignment puts it in 0% of the crops")
+
+
+def test_an_embedder_that_knows_nobody_is_warned_of(
+    frozen: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Which the cosines between floats and integers do not show; here nobody's folder holds one person."""
+    from facetpu.stages.quantize import quantize
+
+    for number, photo in enumerate(sorted(frozen.with_name("crops").rglob("*.png"))):
+        folder = tmp_path / "mixed" / f"person {number % PEOPLE}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.png").write_bytes(photo.read_bytes())
+    result = quantize(frozen, tmp_path / "out", tmp_path / "mixed", samples=60)
+    (warning,) = [text for text in result.warnings if "hardly tells apart" in text]
+    assert f"(AUC {result.auc_float:.2f}; guessing has 0.50): see that each folder holds one" in warning
+    assert warning.endswith("and that --mean, --std and --channels are those the model was trained with")
+    assert warning in caplog.text
+    found = Comparison(24, 0.999, 0.99, 0.99, 1.0, [], 276, 0.5, 0.5)
+    (trained,) = weakness(found, foreign=False)
+    assert trained.endswith("see that each folder holds one person, and train longer or on more people")
+    assert weakness(found._replace(auc_float=0.9), foreign=False) == []
+    assert weakness(found._replace(auc_float=None), foreign=True) == []
 
 
 def test_faces_that_somebody_else_aligned_are_taken_for_what_they_are(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ VARIATION = 8.0  # grey levels by which crops differ from their mean; less is on
 LOOKED_AT = 24  # crops that are searched for a face
 NEAR = 0.1  # of the side, how far a landmark may be from its place in the template
 TRAIN_ON = "train on with rounding to integers (QAT)"
+WEAK = 0.8  # AUC; a MobileFaceNet has 0.99 on faces, and 0.65 with pixels from 0 to 255 for -1 to 1
 GOOD = 0.98  # cosine between float and int8, from which nothing need be mended
 
 
@@ -50,6 +51,27 @@ def warnings_of(sample: Sample, samples: int, aligned: bool) -> list[str]:
                 "facetpu align"
             )
     return found
+
+
+def weakness(comparison: Comparison, foreign: bool) -> list[str]:
+    """What speaks against the embedder itself, whose integers may follow it ever so well.
+
+    Args:
+        comparison: of its floats and its integers.
+        foreign: whether it is of another maker.
+    """
+    area = comparison.auc_float
+    if area is None or area >= WEAK:
+        return []
+    mend = (
+        "that --mean, --std and --channels are those the model was trained with"
+        if foreign
+        else "train longer or on more people"
+    )
+    return [
+        f"has people whom the model hardly tells apart, rounded or not (AUC {area:.2f}; guessing has 0.50): "
+        f"see that each folder holds one person, and {mend}"
+    ]
 
 
 def remedies(comparison: Comparison, calibrated_on: int, clip: float | None, trainable: bool) -> list[str]:

@@ -16,7 +16,7 @@ from ..labels import read_labels, write_labels
 from ..nets.graph import Frozen, read_graph
 from ..nets.rounded import is_rounded
 from ..people import check_folder
-from ..quantization.advice import remedies, warnings_of
+from ..quantization.advice import remedies, warnings_of, weakness
 from ..quantization.calibration import Sample, read_sample
 from ..quantization.compare import compare
 from ..quantization.convert import convert
@@ -46,7 +46,7 @@ class QuantizeResult(NamedTuple):
     correlation: float  # of all their numbers before the L2 norm
     auc_float: float | None  # of all pairs of those crops; None where nobody has two
     auc: float | None
-    warnings: list[str]  # of the calibration set
+    warnings: list[str]  # of the calibration set, and of an embedder that does not know its people
     worst_layers: list[str]
     remedies: list[str]
 
@@ -134,6 +134,9 @@ def quantize(
             sample.crops[held_out],
             sample.people[held_out],
         )
+        for warning in weakness(comparison, foreign=embedder.kernel is None):
+            log.warning("%s: %s", calibration, warning)
+            warnings.append(warning)
         layers = layer_errors(converted, sample.crops[held_out][:LOOKED_INTO])
         report = {**comparison._asdict(), "layers": [layer._asdict() for layer in layers]}
         write_text(folder / REPORT, json.dumps(report, indent=1) + "\n")
