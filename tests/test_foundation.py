@@ -42,7 +42,7 @@ FLOORS = [
     {"quality"},
     {"contact_sheet", "image", "page", "runtime", "config", "people", "options"},
     {"engines"},
-    {"labels", "lettering", "png", "progress", "workers"},
+    {"history", "labels", "lettering", "png", "progress", "workers"},
     {"artefacts"},
     {"storage"},
     {"errors"},

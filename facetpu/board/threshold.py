@@ -136,7 +136,7 @@ def score_threshold(scores: np.ndarray, false_accepts: float) -> float:
     standard deviation, and every score seen stays below the threshold.
     """
     ordered = np.sort(np.asarray(scores, np.float64))[::-1]
-    passing = int(false_accepts * len(ordered) + 1e-9)
+    passing = min(int(false_accepts * len(ordered) + 1e-9), len(ordered) - 1)
     if passing:
         asked = (ordered[passing - 1] + ordered[passing]) / 2
     else:

@@ -86,7 +86,7 @@ export class People {
  */
 export function scoreThreshold(scores, falseAccepts) {
   const ordered = [...scores].sort((one, other) => other - one);
-  const passing = Math.floor(falseAccepts * ordered.length + 1e-9);
+  const passing = Math.min(Math.floor(falseAccepts * ordered.length + 1e-9), ordered.length - 1);
   let asked;
   if (passing) {
     asked = (ordered[passing - 1] + ordered[passing]) / 2;
