@@ -153,9 +153,10 @@ class Household:
 
         Nothing is kept of those who are known no more.
         """
-        gallery, owners = self.roster.gallery, self.roster.owners()
-        heirs = _heirs(self._diary.names(), self._diary.owners(), owners)
-        self._diary.follow(heirs, owners)
+        gallery, before, now = self.roster.gallery, self._diary.owners(), self.roster.owners()
+        heirs = _heirs(self._diary.names(), before, now)
+        if heirs or now != before:  # else a full disk is no matter
+            self._diary.follow(heirs, now)
         for name in heirs:
             self.enrolments.forget(name)
         self._followed = gallery
