@@ -20,6 +20,7 @@ PEOPLE = (
 )  # as many people as a map can tell apart
 MARKED = (1e-3, 1e-2, 1e-1)  # false accept rates whose true accept rate is written beside the curve
 DET_TICKS = (0.001, 0.01, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95)
+FEW = 30  # points of a line that are drawn too; one alone makes none
 BESIDE_MARK = {"xytext": (-6, 7), "va": "bottom", "ha": "right"}  # above and left of a low curve
 BELOW_MARK = {"xytext": (6, -9), "va": "top"}  # below and right of a high one
 
@@ -168,7 +169,8 @@ def draw_map(path: Path, points: np.ndarray, names: Sequence[str]) -> None:
 def draw_line(path: Path, label: str, points: Sequence[tuple[float, float]]) -> None:
     """Values over steps, (step, value), as a training writes them; ``label`` is of the values."""
     with _panel(path, label) as axes:
-        axes.plot(*np.array(points).T, color=SAME, lw=1.8)
+        few = len(points) <= FEW
+        axes.plot(*np.array(points).T, color=SAME, lw=1.8, marker="o" if few else None, ms=4)
         axes.set_xlabel("step")
         axes.margins(x=0.01)
         axes.grid(color=GRID, lw=0.8)

@@ -107,7 +107,8 @@ def read_section(folder: Path, scratch: Path) -> tuple[int, Section]:
         )
     figures = {name: value for name, value in manifest.items() if name not in APART}
     found = _flat({**figures, **manifest.get("counts", {})})
-    shown = [(name.replace("_", " "), _value(value)) for name, value in found if not isinstance(value, list)]
+    told = [(name, value) for name, value in found if value is not None and not isinstance(value, list)]
+    shown = [(name.replace("_", " "), _value(value)) for name, value in told]
     short = [(value, name) for name, value in shown if len(value) <= LONGEST]
     settings = [pair for pair in shown if len(pair[1]) > LONGEST]
     asked = {**manifest.get("config", {}), "alignment": manifest.get("alignment") or {}}
