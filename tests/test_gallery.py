@@ -28,7 +28,6 @@ from facetpu.board.threshold import (
     genuine_scores,
     read_cohort,
     score_threshold,
-    stranger_scores,
     write_cohort,
 )
 from facetpu.errors import FacetpuError
@@ -212,7 +211,7 @@ def test_the_cohort_sets_the_threshold_and_enrolled_people_in_it_do_not_count() 
         np.vstack([strangers, gallery.embeddings[:1], other_photo]),
         np.append(np.arange(200), [200, 200]).astype(np.int32),
     )
-    assert np.array_equal(stranger_scores(gallery, with_ana), stranger_scores(gallery, cohort))
+    assert gallery_threshold(gallery, with_ana, 0.05, 0.3) == found
 
 
 def test_without_a_cohort_the_threshold_is_the_models_for_pairs(caplog: pytest.LogCaptureFixture) -> None:
@@ -225,6 +224,16 @@ def test_without_a_cohort_the_threshold_is_the_models_for_pairs(caplog: pytest.L
     assert "--strangers" in caplog.text
     with pytest.raises(FacetpuError, match=r"no threshold: 0 faces of strangers, 10 needed.*--strangers"):
         gallery_threshold(gallery, None, 0.01, None)
+
+
+def test_where_all_strangers_are_taken_for_the_enrolled_the_model_is_to_blame() -> None:
+    gallery = gallery_of({"Ana": 3, "Bea": 2})
+    cohort = Cohort(np.repeat(gallery.embeddings[:1], 50, axis=0), np.arange(50, dtype=np.int32))
+    with pytest.raises(FacetpuError, match=r"takes 50 strangers for the 2 enrolled, .* export a better"):
+        gallery_threshold(gallery, cohort, 0.01, None)
+    both = cohort._replace(people=cohort.people % 2)  # whoever is enrolled may be in the cohort
+    with pytest.raises(FacetpuError, match="give photos of other people with --strangers"):
+        gallery_threshold(gallery, both, 0.01, None)
 
 
 def test_genuine_scores_leave_each_photo_out_of_its_own_person() -> None:

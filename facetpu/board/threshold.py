@@ -93,29 +93,34 @@ def gallery_threshold(
     """
     if not gallery.people:
         return Threshold(OUT_OF_REACH if pairs_threshold is None else pairs_threshold, "nobody is enrolled")
-    scores = np.zeros(0) if cohort is None else stranger_scores(gallery, cohort)
+    if cohort is None:
+        cohort = Cohort(np.zeros([0, gallery.embeddings.shape[1]], np.float32), np.zeros(0, np.int32))
+    strangers = strangers_among(cohort, gallery)
+    scores = (strangers.embeddings @ gallery.vectors().T).max(axis=1)  # of each with the nearest person
     if len(scores) >= SMALLEST_COHORT:
         return Threshold(
             score_threshold(scores, false_accepts),
             f"{false_accepts:.2%} of {len(scores)} strangers' faces reach it",
         )
+    advice = "give photos of other people with --strangers"
+    taken, people = len(np.setdiff1d(cohort.people, strangers.people)), len(gallery.people)
+    if taken > people:
+        advice = (
+            f"the model takes {taken} strangers for the {people} enrolled, so it tells no faces apart; "
+            "export a better one"
+        )
     if pairs_threshold is None:
         raise FacetpuError(
-            f"no threshold: {len(scores)} faces of strangers, {SMALLEST_COHORT} needed; "
-            "give photos of other people with --strangers"
+            f"no threshold: {len(scores)} faces of strangers, {SMALLEST_COHORT} needed; {advice}"
         )
     log.warning(
         "the threshold is the model's for one pair of faces, since there are %d faces of strangers and %d "
-        "are needed; more strangers than asked may pass: give photos with --strangers",
+        "are needed; more strangers than asked may pass: %s",
         len(scores),
         SMALLEST_COHORT,
+        advice,
     )
     return Threshold(float(pairs_threshold), "the model's for one pair of faces")
-
-
-def stranger_scores(gallery: Gallery, cohort: Cohort) -> np.ndarray:
-    """The cosine to the nearest person of ``gallery`` of each face of the cohort who is not in it."""
-    return (strangers_among(cohort, gallery).embeddings @ gallery.vectors().T).max(axis=1)
 
 
 def strangers_among(cohort: Cohort, gallery: Gallery) -> Cohort:
