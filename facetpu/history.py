@@ -55,7 +55,7 @@ def read_history(run: Path) -> list[dict[str, float]]:
     path = run / NAME
     if not path.is_file():
         return []
-    *lines, _ = path.read_text(encoding="utf-8", errors="replace").split("\n")  # the last ends in no "\n"
+    *lines, _ = path.read_text(encoding="utf-8", errors="replace").split("\n")  # the rest a kill cut off
     rows = []
     for number, line in enumerate(lines[1:], 2):
         try:

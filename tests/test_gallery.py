@@ -22,6 +22,7 @@ from facetpu.board.gallery import (
     read_gallery,
     write_gallery,
 )
+from facetpu.board.softmax import train_softmax
 from facetpu.board.threshold import (
     Cohort,
     gallery_threshold,
@@ -231,6 +232,8 @@ def test_where_all_strangers_are_taken_for_the_enrolled_the_model_is_to_blame() 
     cohort = Cohort(np.repeat(gallery.embeddings[:1], 50, axis=0), np.arange(50, dtype=np.int32))
     with pytest.raises(FacetpuError, match=r"takes 50 strangers for the 2 enrolled, .* export a better"):
         gallery_threshold(gallery, cohort, 0.01, None)
+    with pytest.raises(FacetpuError, match=r"a softmax needs 10 .* takes 50 strangers for the 2 enrolled"):
+        train_softmax(gallery, cohort)
     both = cohort._replace(people=cohort.people % 2)  # whoever is enrolled may be in the cohort
     with pytest.raises(FacetpuError, match="give photos of other people with --strangers"):
         gallery_threshold(gallery, both, 0.01, None)

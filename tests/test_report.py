@@ -58,13 +58,15 @@ def test_a_trainings_curves_are_those_of_its_history(tmp_path):
     for step in (10, 20, 30):
         history.add(step=step, seconds=step / 2, loss=3 / step)
     history.add(step=30, seconds=15, validation_auc=0.9)
-    write_manifest(run, "train", {"seed": 1}, {}, steps=30, loss=0.1)
+    write_manifest(run, "train", {"seed": 1}, {}, steps=30, loss=0.1, validation_accuracy=None)
     with history.path.open("a") as file:
         file.write("40,20,0.0")  # killed while it wrote
     assert read_history(run) == history.rows
     report([run], tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/png") == 2
+    assert "<span>loss" in page
+    assert "<span>validation accuracy" not in page  # it was not measured
     assert page.index("The loss over the steps.") < page.index("The AUC of validation pairs over the steps.")
     for damaged in ("40,20,low,,,,,", "40,20", ",20,0.1,,,,,", "\0"):
         lines = history.path.read_text().splitlines()[:4]

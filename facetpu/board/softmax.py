@@ -23,7 +23,7 @@ from ..tflite.concat import join_models
 from ..tflite.head import PROBABILITY_SCALE, UNIT_SCALE, UNIT_ZERO_POINT, base_output, quantize_rows
 from ..tflite.schema import ActivationFunctionType, new
 from .gallery import Gallery
-from .threshold import SMALLEST_COHORT, Cohort, strangers_among
+from .threshold import SMALLEST_COHORT, Cohort, more_strangers, no_faces, strangers_among
 
 STRANGER = "stranger"
 
@@ -58,15 +58,16 @@ def train_softmax(gallery: Gallery, cohort: Cohort | None, seed: int = 0) -> Sof
     Raises:
         FacetpuError: there are too few strangers to tell people from.
     """
-    faces = None if cohort is None else strangers_among(cohort, gallery).embeddings
-    if faces is None or len(faces) < SMALLEST_COHORT:
+    cohort = cohort or no_faces(gallery)
+    others = strangers_among(cohort, gallery)
+    if len(others.people) < SMALLEST_COHORT:
         raise FacetpuError(
             f"a softmax needs {SMALLEST_COHORT} faces of strangers, or it names every face; "
-            "give photos of other people with --strangers"
+            f"{more_strangers(gallery, cohort, others)}"
         )
     rng = np.random.default_rng(seed)
     people = len(gallery.people)
-    strangers = _stored(faces)
+    strangers = _stored(others.embeddings)
     classes = np.append(np.empty(BATCH - STRANGERS_IN_BATCH, int), np.full(STRANGERS_IN_BATCH, people))
     weights = rng.normal(0, WEIGHT_SCALE, (people + 1, strangers.shape[1])).astype(np.float32)
     biases = np.zeros(people + 1, np.float32)

@@ -63,6 +63,11 @@ def read_cohort(path: Path, dim: int) -> Cohort:
     return cohort
 
 
+def no_faces(gallery: Gallery) -> Cohort:
+    """A cohort without a face, of the embeddings of ``gallery``."""
+    return Cohort(np.zeros([0, gallery.embeddings.shape[1]], np.float32), np.zeros(0, np.int32))
+
+
 def without_people(cohort: Cohort, people: list[int]) -> Cohort:
     """``cohort`` without the faces of these ``people``, who are no strangers."""
     kept = ~np.isin(cohort.people, people)
@@ -93,8 +98,7 @@ def gallery_threshold(
     """
     if not gallery.people:
         return Threshold(OUT_OF_REACH if pairs_threshold is None else pairs_threshold, "nobody is enrolled")
-    if cohort is None:
-        cohort = Cohort(np.zeros([0, gallery.embeddings.shape[1]], np.float32), np.zeros(0, np.int32))
+    cohort = cohort or no_faces(gallery)
     strangers = strangers_among(cohort, gallery)
     scores = (strangers.embeddings @ gallery.vectors().T).max(axis=1)  # of each with the nearest person
     if len(scores) >= SMALLEST_COHORT:
@@ -102,13 +106,7 @@ def gallery_threshold(
             score_threshold(scores, false_accepts),
             f"{false_accepts:.2%} of {len(scores)} strangers' faces reach it",
         )
-    advice = "give photos of other people with --strangers"
-    taken, people = len(np.setdiff1d(cohort.people, strangers.people)), len(gallery.people)
-    if taken > people:
-        advice = (
-            f"the model takes {taken} strangers for the {people} enrolled, so it tells no faces apart; "
-            "export a better one"
-        )
+    advice = more_strangers(gallery, cohort, strangers)
     if pairs_threshold is None:
         raise FacetpuError(
             f"no threshold: {len(scores)} faces of strangers, {SMALLEST_COHORT} needed; {advice}"
@@ -130,6 +128,17 @@ def strangers_among(cohort: Cohort, gallery: Gallery) -> Cohort:
         cosines = cohort.embeddings @ gallery.embeddings[start : start + _BLOCK].T
         nearest = np.maximum(nearest, cosines.max(axis=1))
     return without_people(cohort, cohort.people[nearest >= SAME_PHOTO].tolist())
+
+
+def more_strangers(gallery: Gallery, cohort: Cohort, strangers: Cohort) -> str:
+    """What to do where too few of ``cohort`` are ``strangers`` to ``gallery``, see ``strangers_among``."""
+    taken, people = len(np.setdiff1d(cohort.people, strangers.people)), len(gallery.people)
+    if taken > people:
+        return (
+            f"the model takes {taken} strangers for the {people} enrolled, so it tells no faces apart; "
+            "export a better one"
+        )
+    return "give photos of other people with --strangers"
 
 
 def score_threshold(scores: np.ndarray, false_accepts: float) -> float:

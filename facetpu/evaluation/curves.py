@@ -20,7 +20,7 @@ PEOPLE = (
 )  # as many people as a map can tell apart
 MARKED = (1e-3, 1e-2, 1e-1)  # false accept rates whose true accept rate is written beside the curve
 DET_TICKS = (0.001, 0.01, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95)
-FEW = 30  # points of a line that are drawn too; one alone makes none
+FEW = 30  # points; of a line with no more, each is drawn, since one alone makes no line
 BESIDE_MARK = {"xytext": (-6, 7), "va": "bottom", "ha": "right"}  # above and left of a low curve
 BELOW_MARK = {"xytext": (6, -9), "va": "top"}  # below and right of a high one
 

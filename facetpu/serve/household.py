@@ -329,14 +329,23 @@ def _heirs(names: set[str], before: dict[str, str], now: dict[str, str]) -> dict
         before: whose each photo was, by its SHA-256.
         now: whose each is.
     """
+    holders = _others(before, now)
+    givers = _others(now, before)
     heirs: dict[str, str | None] = {}
     for name in sorted(names):
-        holders = {now.get(photo) for photo, owner in before.items() if owner == name}
-        givers = {before.get(photo) for photo, owner in now.items() if owner == name}
-        if len(holders) == 1 and None not in holders:
-            heir = holders.pop()
+        theirs, given = holders.get(name, set()), givers.get(name, set())
+        if len(theirs) == 1 and None not in theirs:
+            (heir,) = theirs
         else:
-            heir = name if givers & {name, None} or (givers and not holders) else None
+            heir = name if given & {name, None} or (given and not theirs) else None
         if heir != name:
             heirs[name] = heir
     return heirs
+
+
+def _others(owners: dict[str, str], others: dict[str, str]) -> dict[str, set[str | None]]:
+    """Whose the photos of each of ``owners`` are by ``others``; None for nobody's."""
+    found: dict[str, set[str | None]] = {}
+    for photo, owner in owners.items():
+        found.setdefault(owner, set()).add(others.get(photo))
+    return found
