@@ -151,6 +151,18 @@ def test_resume_begins_where_there_is_nothing_yet(records: Path, tmp_path: Path)
     assert train(settings(steps=1), records, tmp_path / "run", resume=True).steps == 1
 
 
+def test_a_damaged_history_is_told_before_a_run_goes_on(run: Path, records: Path) -> None:
+    from facetpu.stages.train import train
+
+    history = run / "history.csv"
+    lines = history.read_text().splitlines()
+    history.write_text("\n".join([*lines[:2], "no numbers", *lines[2:]]) + "\n")
+    with pytest.raises(FacetpuError, match=r"history.csv: line 3 is no measurement .* delete that line"):
+        train(settings(steps=90), records, run, resume=True)
+    history.write_text("\n".join(lines) + "\n")
+    assert train(settings(steps=90), records, run, resume=True).steps == 90
+
+
 def test_a_run_of_another_network_is_not_resumed(run: Path, records: Path) -> None:
     from facetpu.stages.train import train
 
